@@ -1,0 +1,5 @@
+//! Says hello from inside a container.
+
+fn main() {
+    println!("Hello, World!");
+}

@@ -1,0 +1,166 @@
+//! Configuration, read once at the start from the environment or the command line.
+
+use std::{ffi::OsString, net::SocketAddr, process, time::Duration};
+
+use axum::http::{HeaderValue, Uri};
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// An HTTP API that says hello and which replica it is.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "api", version)]
+pub struct Config {
+    /// IP address and port to listen on.
+    #[arg(
+        long,
+        env = "API_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:5252",
+        value_parser = address
+    )]
+    pub address: SocketAddr,
+
+    /// How a log line is written.
+    #[arg(
+        long,
+        env = "API_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or TARGET=LEVEL, or several of them separated by commas.
+    #[arg(
+        long,
+        env = "API_LOG_FILTER",
+        value_name = "FILTER",
+        default_value = "info",
+        value_parser = log_filter
+    )]
+    pub log_filter: Targets,
+
+    /// Origins whose pages may read the answers, separated by commas; * for any. None needs to
+    /// be named for a page that comes from the same proxy.
+    #[arg(
+        long,
+        env = "API_ALLOWED_ORIGINS",
+        value_name = "ORIGINS",
+        value_delimiter = ',',
+        value_parser = allowed_origin
+    )]
+    pub allowed_origins: Vec<AllowedOrigin>,
+
+    /// Seconds that requests in flight get to finish when the program is told to stop. Docker
+    /// kills after 10.
+    #[arg(
+        long,
+        env = "API_GRACE_PERIOD",
+        value_name = "SECONDS",
+        default_value = "5",
+        value_parser = seconds
+    )]
+    pub grace_period: Duration,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do instead of serving.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Exit with 0 when the API at the configured address is healthy, else say why not.
+    Healthcheck,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// An origin whose pages may read the answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigin {
+    /// Every origin.
+    Any,
+    /// This one, as a browser sends it in the header `Origin`.
+    Only(HeaderValue),
+}
+
+impl Config {
+    /// The configuration of this process. A wrong value ends it, with a line that names the value
+    /// and what was expected.
+    pub fn from_args() -> Self {
+        match Self::try_parse() {
+            Ok(config) => config,
+            // --help and --version are no errors, and have many lines.
+            Err(error) if !error.use_stderr() => error.exit(),
+            Err(error) => {
+                eprintln!("{}", one_line(&error));
+                process::exit(error.exit_code());
+            }
+        }
+    }
+
+    /// The configuration in `args`, of which the first is the name of the program.
+    ///
+    /// # Errors
+    ///
+    /// A line that names the value and what was expected.
+    pub fn from_list(args: &[&str]) -> Result<Self, String> {
+        Self::try_parse_from(args.iter().map(OsString::from)).map_err(|error| one_line(&error))
+    }
+}
+
+/// The first paragraph of a message, which says what is wrong; the others say where to find help.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn address(value: &str) -> Result<SocketAddr, String> {
+    value
+        .parse()
+        .map_err(|_| "expected an IP address and a port, such as 0.0.0.0:5252".to_owned())
+}
+
+fn log_filter(value: &str) -> Result<Targets, String> {
+    let expected =
+        "expected off, error, warn, info, debug or trace, or such as info,tower_http=debug";
+    // A lone word that is no level would be taken for a target, and a misspelt level pass unseen.
+    // The empty word is a level to the parser.
+    let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    let is_directive = |part: &str| part.contains('=') || is_level(part);
+    match value.parse() {
+        Ok(targets) if value.split(',').all(is_directive) => Ok(targets),
+        _ => Err(expected.to_owned()),
+    }
+}
+
+fn allowed_origin(value: &str) -> Result<AllowedOrigin, String> {
+    if value == "*" {
+        return Ok(AllowedOrigin::Any);
+    }
+    let expected = || "expected * or an origin, such as http://localhost:9000".to_owned();
+    let uri: Uri = value.parse().map_err(|_| expected())?;
+    // An origin is a scheme, a host and a port, and a browser sends no slash after them.
+    match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) if value == format!("{scheme}://{authority}") => {
+            let header = value.parse().map_err(|_| expected())?;
+            Ok(AllowedOrigin::Only(header))
+        }
+        _ => Err(expected()),
+    }
+}
+
+fn seconds(value: &str) -> Result<Duration, String> {
+    value
+        .parse()
+        .map(Duration::from_secs)
+        .map_err(|_| "expected a whole number of seconds".to_owned())
+}

@@ -1,0 +1,54 @@
+//! Errors as JSON: a status and a sentence.
+
+use axum::{
+    Json,
+    extract::Request,
+    http::{StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::REQUEST_TIMEOUT;
+
+/// The body of every response that is an error.
+#[derive(Serialize)]
+struct Body {
+    /// The status code.
+    status: u16,
+    /// One sentence: what was asked, and what is wrong with it.
+    error: String,
+}
+
+/// Gives a response that is an error, whichever layer made it, its body. Its other headers, such
+/// as `Allow`, are kept.
+pub async fn explain(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let error = match status {
+        StatusCode::NOT_FOUND => format!("There is nothing at {path}; /api lists what there is."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            format!("{path} does not answer {method}; the header Allow says what it answers.")
+        }
+        StatusCode::GATEWAY_TIMEOUT => format!(
+            "{path} did not answer within {} seconds.",
+            REQUEST_TIMEOUT.as_secs()
+        ),
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            format!("{path} failed; the log says why, under the id in X-Request-ID.")
+        }
+        other => format!("{method} {path} failed: {other}."),
+    };
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_TYPE);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let body = Body {
+        status: status.as_u16(),
+        error,
+    };
+    (parts, Json(body)).into_response()
+}

@@ -1,0 +1,61 @@
+//! The health check: an image with nothing but the program in it has no other client.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode, header},
+};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+/// How long the answer may take: a healthy replica needs a millisecond.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks the API that listens on `address` whether it is healthy.
+///
+/// # Errors
+///
+/// When it does not answer 200 in time. The error names the address.
+pub async fn ask(address: SocketAddr) -> io::Result<()> {
+    let target = SocketAddr::new(reachable(address.ip()), address.port());
+    let failed = |reason: String| io::Error::other(format!("{target} is not healthy: {reason}"));
+    match timeout(TIMEOUT, status(target)).await {
+        Ok(Ok(StatusCode::OK)) => Ok(()),
+        Ok(Ok(status)) => Err(failed(format!("/healthz answered {status}"))),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed(format!("no answer within {TIMEOUT:?}"))),
+    }
+}
+
+/// The loopback address for an address that stands for every interface.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        one => one,
+    }
+}
+
+async fn status(target: SocketAddr) -> io::Result<StatusCode> {
+    let stream = TcpStream::connect(target).await?;
+    let (mut client, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    // The connection does the reading and writing, and ends when the client is dropped.
+    tokio::spawn(connection);
+    let request = Request::get("/healthz")
+        .header(header::HOST, target.to_string())
+        .body(Body::empty())
+        .map_err(io::Error::other)?;
+    let response = client
+        .send_request(request)
+        .await
+        .map_err(io::Error::other)?;
+    Ok(response.status())
+}

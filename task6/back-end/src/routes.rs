@@ -1,0 +1,88 @@
+//! The routes and their handlers.
+
+use askama::Template;
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{Html, Response},
+    routing::get,
+};
+use serde::Serialize;
+
+use crate::replica::Replica;
+
+/// All routes. Those under `/api` are for clients, and what they are asked is counted; `/healthz`
+/// is for the engine, and no proxy passes it on.
+pub fn router(replica: Replica) -> Router {
+    Router::new()
+        .route("/api", get(page))
+        .route("/api/", get(page))
+        .route("/api/hello", get(hello))
+        .route("/api/whoami", get(whoami))
+        .route_layer(middleware::from_fn_with_state(replica.clone(), count))
+        .route("/healthz", get(healthz))
+        .with_state(replica)
+}
+
+/// `GET /api/hello`: the greeting, as text.
+async fn hello() -> &'static str {
+    "Hello, World!"
+}
+
+/// `GET /healthz`: that this replica can answer. It depends on nothing else.
+async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// What a replica says of itself.
+#[derive(Serialize)]
+struct Whoami {
+    /// The host name, which in a container is the container's short id.
+    replica: String,
+    /// The version of the program.
+    version: &'static str,
+    /// Seconds since the start.
+    uptime_seconds: u64,
+    /// Requests under `/api` since the start, this one included.
+    requests_served: u64,
+}
+
+impl From<Replica> for Whoami {
+    fn from(replica: Replica) -> Self {
+        Self {
+            replica: replica.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: replica.uptime().as_secs(),
+            requests_served: replica.served(),
+        }
+    }
+}
+
+/// `GET /api/whoami`: which replica answers, as JSON.
+async fn whoami(State(replica): State<Replica>) -> Json<Whoami> {
+    Json(replica.into())
+}
+
+#[derive(Template)]
+#[template(path = "replica.html")]
+struct Page {
+    whoami: Whoami,
+}
+
+/// `GET /api`: which replica answers, as a page for people.
+async fn page(State(replica): State<Replica>) -> Result<Html<String>, StatusCode> {
+    let page = Page {
+        whoami: replica.into(),
+    };
+    page.render().map(Html).map_err(|error| {
+        tracing::error!(%error, "the page cannot be rendered");
+        StatusCode::INTERNAL_SERVER_ERROR
+    })
+}
+
+async fn count(State(replica): State<Replica>, request: Request, next: Next) -> Response {
+    replica.count();
+    next.run(request).await
+}
