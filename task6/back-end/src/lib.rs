@@ -15,7 +15,7 @@ use axum::{
     Router,
     extract::Request,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{self, option_layer},
+    middleware,
 };
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -52,11 +52,15 @@ pub fn around(routes: Router, replica: Replica, allowed_origins: Vec<AllowedOrig
     let served_by = SetResponseHeaderLayer::overriding(SERVED_BY, replica.header());
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT);
     // The last layer added is the first that a request meets.
-    routes
+    let routes = routes
         .layer(timeout)
         .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn(errors::explain))
-        .layer(option_layer(cors(allowed_origins)))
+        .layer(middleware::from_fn(errors::explain));
+    let routes = match cors(allowed_origins) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(
             TraceLayer::new_for_http()
