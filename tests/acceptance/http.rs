@@ -1,0 +1,66 @@
+//! HTTP as a client of the published ports.
+
+use std::time::Duration;
+
+use ureq::{
+    Agent,
+    http::{HeaderMap, Request, StatusCode},
+};
+
+/// A response, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of a header, empty when there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap_or(""))
+    }
+
+    /// The replica of the API that made this response.
+    #[track_caller]
+    pub fn served_by(&self) -> String {
+        let replica = self.header("x-served-by").to_owned();
+        assert!(!replica.is_empty(), "no X-Served-By: {self:?}");
+        replica
+    }
+}
+
+/// A client that keeps its connections and follows no redirect.
+pub fn client() -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .into()
+}
+
+/// Sends a request with these headers and no body.
+pub fn send(
+    client: &Agent,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer, ureq::Error> {
+    let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (parts, mut body) = client.run(request.body(())?)?.into_parts();
+    Ok(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.read_to_string()?,
+    })
+}
+
+/// Asks once, on a connection of its own.
+pub fn get(url: &str) -> Result<Answer, ureq::Error> {
+    send(&client(), "GET", url, &[])
+}

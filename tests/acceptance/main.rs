@@ -1,0 +1,119 @@
+//! The tasks and the final stack on a real Docker engine, as a user runs them.
+//!
+//! Without an engine, what needs one is reported as ignored; with `REQUIRE_DOCKER=1` it fails.
+
+mod browser;
+mod container;
+mod http;
+mod project;
+mod readmes;
+mod stack;
+mod tasks;
+mod tools;
+mod wait;
+
+use std::{
+    env,
+    net::TcpListener,
+    process::{Command, ExitCode},
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::tools::Tools;
+
+/// The ports that the tasks publish on this machine.
+const PORTS: [u16; 3] = [80, 5252, 9000];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One after the other: they publish the same ports.
+    arguments.test_threads = Some(1);
+    let mut trials = vec![
+        Trial::test("without_an_engine_tests_are_ignored", || {
+            without_an_engine(false);
+            Ok(())
+        }),
+        Trial::test("without_a_required_engine_tests_fail", || {
+            without_an_engine(true);
+            Ok(())
+        }),
+    ];
+    for tools in Tools::ALL {
+        trials.extend(tasks::trials(tools));
+        trials.extend(stack::trials(tools));
+        trials.extend(readmes::trials(tools));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A test that needs `tools`, and the ports of the tasks.
+fn with(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
+    trial(
+        format!("{tools}::{name}"),
+        move || tools.missing(),
+        move || test(tools),
+    )
+}
+
+/// A test that needs a browser besides.
+fn with_browser(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
+    let missing = move || match browser::find() {
+        None => Some("no browser"),
+        Some(_) => tools.missing(),
+    };
+    trial(format!("{tools}::{name}"), missing, move || test(tools))
+}
+
+fn trial(
+    name: String,
+    missing: impl FnOnce() -> Option<&'static str> + Send + 'static,
+    test: impl FnOnce() + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        match missing() {
+            Some(missing) if required() => {
+                return Err(Failed::from(format!(
+                    "{missing}: expected one, because REQUIRE_DOCKER=1"
+                )));
+            }
+            Some(missing) => return Ok(Completion::ignored_with(missing)),
+            None => {}
+        }
+        for port in PORTS {
+            if let Err(error) = TcpListener::bind(("0.0.0.0", port)) {
+                return Err(Failed::from(format!(
+                    "port {port} cannot be published: {error}: expected it to be free"
+                )));
+            }
+        }
+        test();
+        Ok(Completion::Completed)
+    })
+}
+
+fn required() -> bool {
+    env::var("REQUIRE_DOCKER").is_ok_and(|value| value == "1")
+}
+
+/// These tests, on a machine that has no engine.
+fn without_an_engine(required: bool) {
+    let this = env::current_exe().expect("this program has a path");
+    let mut command = Command::new(this);
+    command
+        .args(["legacy::task0", "--color=never"])
+        .env("DOCKER_HOST", "tcp://127.0.0.1:1")
+        .env("REQUIRE_DOCKER", if required { "1" } else { "0" });
+    let output = tools::output(&mut command);
+    if required {
+        let text = output.expect_err("it fails");
+        assert!(
+            text.contains("no Docker engine: expected one, because REQUIRE_DOCKER=1"),
+            "{text}"
+        );
+    } else {
+        let text = output.expect("it does not fail");
+        assert!(text.contains("ignored, no Docker engine"), "{text}");
+        assert!(text.contains(" 0 passed; 0 failed;"), "{text}");
+    }
+}

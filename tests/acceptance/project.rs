@@ -1,0 +1,141 @@
+//! One compose project, taken down when the test ends, also when it fails.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    tools::{Tools, docker, inspect, output, root, unique},
+    wait,
+};
+
+/// A compose file, running under a project name of this test run.
+pub struct Project {
+    tools: Tools,
+    folder: &'static str,
+    name: String,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Project {
+    /// The compose file in `folder`. Nothing is started yet.
+    pub fn new(tools: Tools, folder: &'static str) -> Self {
+        Self {
+            tools,
+            folder,
+            name: unique(if folder == "." { "final" } else { folder }),
+            environment: vec![],
+        }
+    }
+
+    /// With a variable set for every command.
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.environment.push((name, value.to_string()));
+        self
+    }
+
+    /// A command line in the project's folder, under its name.
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = self.tools.command(&root().join(self.folder), line);
+        command
+            .env("COMPOSE_PROJECT_NAME", &self.name)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command line, and returns what it wrote.
+    ///
+    /// # Panics
+    ///
+    /// When it fails, or warns.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> String {
+        match output(&mut self.command(line)) {
+            Ok(text) => {
+                assert!(!text.to_lowercase().contains("warn"), "{line}\n{text}");
+                text
+            }
+            Err(error) => panic!("{line}\n{error}"),
+        }
+    }
+
+    /// Starts a command line that goes on until it is interrupted.
+    pub fn spawn(&self, line: &str) -> Attached {
+        let child = self
+            .command(line)
+            // A group of its own, to be interrupted as a whole, as a terminal does.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh runs");
+        Attached(child)
+    }
+
+    /// The full ids of a service's containers that run.
+    pub fn containers(&self, service: &str) -> BTreeSet<String> {
+        let project = format!("label=com.docker.compose.project={}", self.name);
+        let service = format!("label=com.docker.compose.service={service}");
+        let list = ["ps", "--quiet", "--no-trunc"];
+        let of = ["--filter", &project, "--filter", &service];
+        let ids = docker(&[&list[..], &of[..]].concat());
+        ids.lines().map(str::to_owned).collect()
+    }
+
+    /// The id of a service's only container.
+    #[track_caller]
+    pub fn container(&self, service: &str) -> String {
+        let ids = self.containers(service);
+        assert_eq!(ids.len(), 1, "containers of {service}");
+        ids.into_iter().next().expect("one")
+    }
+
+    /// The names by which the replicas of a service know themselves.
+    #[track_caller]
+    pub fn host_names(&self, service: &str) -> BTreeSet<String> {
+        let ids = self.containers(service);
+        ids.iter()
+            .map(|id| inspect(id, "{{.Config.Hostname}}"))
+            .collect()
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let down = "docker-compose down --volumes --remove-orphans --timeout 2";
+        if let Err(error) = output(&mut self.command(down)) {
+            eprintln!("{}: {down}\n{error}", Path::new(self.folder).display());
+        }
+    }
+}
+
+/// A command that runs in the foreground of a terminal.
+pub struct Attached(Child);
+
+impl Attached {
+    /// Ctrl-C, and the end that follows.
+    #[track_caller]
+    pub fn interrupt(mut self) {
+        let group = format!("-{}", self.0.id());
+        let kill = Command::new("kill").args(["-INT", "--", &group]).status();
+        assert!(kill.is_ok_and(|status| status.success()));
+        wait::until(Duration::from_secs(60), || match self.0.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err("it still runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // It fails when the command has ended, as it should have.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

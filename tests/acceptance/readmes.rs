@@ -1,0 +1,137 @@
+//! The READMEs: every console block is run, and what it shows is what comes.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use libtest_mimic::Trial;
+use snapbox::{Assert, IntoData, assert::Action};
+
+use crate::{
+    tools::{Tools, output, root, unique},
+    wait, with,
+};
+
+/// How long a `curl` may be asked again: what was started just before it may not listen yet.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    vec![
+        with(tools, "readme", |tools| run(tools, ".")),
+        with(tools, "task0_readme", |tools| run(tools, "task0")),
+        with(tools, "task1_readme", |tools| run(tools, "task1")),
+        with(tools, "task2_readme", |tools| run(tools, "task2")),
+        with(tools, "task3_readme", |tools| run(tools, "task3")),
+        with(tools, "task4_readme", |tools| run(tools, "task4")),
+        with(tools, "task5_readme", |tools| run(tools, "task5")),
+        with(tools, "task6_readme", |tools| run(tools, "task6")),
+    ]
+}
+
+/// A command of a console block, and what is shown below it.
+#[derive(Debug)]
+struct Step {
+    line: String,
+    expected: String,
+}
+
+/// The steps of all console blocks, in their order.
+fn steps(readme: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = vec![];
+    let mut in_block = false;
+    for line in readme.lines() {
+        if line.starts_with("```") {
+            in_block = line == "```console";
+        } else if !in_block {
+        } else if let Some(command) = line.strip_prefix("$ ") {
+            steps.push(Step {
+                line: command.to_owned(),
+                expected: String::new(),
+            });
+        } else {
+            let step = steps.last_mut().expect("a block begins with a command");
+            step.expected += line;
+            step.expected += "\n";
+        }
+    }
+    steps
+}
+
+/// Does what the README in `folder` says, from there.
+fn run(tools: Tools, folder: &str) {
+    let text = fs::read_to_string(root().join(folder).join("README.md")).unwrap();
+    let mut reader = Reader::new(tools, folder);
+    let steps = steps(&text);
+    assert!(!steps.is_empty(), "{folder}/README.md has no console block");
+    for step in steps {
+        reader.follow(&step);
+    }
+}
+
+/// Somebody who types what a README shows.
+struct Reader {
+    tools: Tools,
+    folder: PathBuf,
+    project: String,
+    /// The containers started by name, which are to be removed in the end.
+    containers: Vec<String>,
+}
+
+impl Reader {
+    fn new(tools: Tools, folder: &str) -> Self {
+        let purpose = format!("readme-{}", folder.replace('.', "top"));
+        Self {
+            tools,
+            folder: root().join(folder),
+            project: unique(&purpose),
+            containers: vec![],
+        }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        // With a terminal where one is asked for.
+        let line = match line.contains(" -it ") {
+            true => format!("script --quiet --return --command '{line}' /dev/null | tr -d '\\r'"),
+            false => line.to_owned(),
+        };
+        let mut command = self.tools.command(&self.folder, &line);
+        command.env("COMPOSE_PROJECT_NAME", &self.project);
+        command
+    }
+
+    fn follow(&mut self, step: &Step) {
+        let patience = match step.line.starts_with("curl ") {
+            true => PATIENCE,
+            false => Duration::ZERO,
+        };
+        wait::until(patience, || self.once(step));
+        let mut words = step.line.split_whitespace();
+        if step.line.starts_with("docker run ") && words.any(|word| word == "--name") {
+            self.containers.extend(words.next().map(str::to_owned));
+        }
+    }
+
+    fn once(&self, step: &Step) -> Result<(), String> {
+        let Step { line, expected } = step;
+        let actual = output(&mut self.command(line)).map_err(|error| format!("{line}\n{error}"))?;
+        Assert::new()
+            .action(Action::Verify)
+            .try_eq(None, actual.into_data(), expected.as_str().into_data())
+            .map_err(|error| format!("{line}\n{error}"))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        for container in &self.containers {
+            let remove = format!("docker rm --force --volumes {container}");
+            if let Err(error) = output(&mut self.command(&remove)) {
+                eprintln!("{remove}\n{error}");
+            }
+        }
+        if self.folder.join("docker-compose.yml").exists() {
+            let down = "docker-compose down --remove-orphans --timeout 2";
+            if let Err(error) = output(&mut self.command(down)) {
+                eprintln!("{down}\n{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! task6 and the final stack: the round robin, and replicas that come and go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    browser, http,
+    project::Project,
+    tasks::{GREETING, api_image, no_page, ok, unreachable},
+    tools::{Tools, docker, inspect, output, root},
+    wait, with, with_browser,
+};
+
+/// Within this time the proxy takes up a change.
+const TAKEN_UP: Duration = Duration::from_secs(2);
+
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    vec![
+        with_browser(tools, "task6", task6),
+        with(tools, "the_round_robin_is_exact", round_robin),
+        with(tools, "late_replicas_are_taken_up", late_replicas),
+        with(tools, "the_proxy_starts_alone", proxy_alone),
+        with(tools, "the_final_stack", final_stack),
+        with(tools, "stop_times_and_exit_codes", stops),
+        with(tools, "the_api_names_a_wrong_value", wrong_value),
+        with(tools, "a_taken_port_is_named", taken_port),
+    ]
+}
+
+/// How many of `requests` each replica answered. Every answer is a success.
+#[track_caller]
+fn shares(url: &str, requests: usize) -> BTreeMap<String, usize> {
+    let client = http::client();
+    let mut shares = BTreeMap::new();
+    for _ in 0..requests {
+        let answer = http::send(&client, "GET", url, &[]).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        *shares.entry(answer.served_by()).or_default() += 1;
+    }
+    shares
+}
+
+fn task6(tools: Tools) {
+    let command = fs::read_to_string(root().join("task6/2-api-servers.txt")).unwrap();
+    assert_eq!(command, "docker-compose up --scale api=2\n");
+    let project = Project::new(tools, "task6");
+    project.run("docker-compose build");
+    let up = project.spawn(command.trim_end());
+    let replicas = wait::until(Duration::from_secs(60), || {
+        let replicas = project.host_names("api");
+        if replicas.len() == 2 {
+            Ok(replicas)
+        } else {
+            Err(format!("{replicas:?}"))
+        }
+    });
+    let url = "http://localhost/api/whoami";
+    wait::until(Duration::from_secs(20), || match http::get(url) {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    wait::until(TAKEN_UP, || {
+        let shares = shares(url, 10);
+        let expected = replicas.iter().map(|name| (name.clone(), 5)).collect();
+        if shares == expected {
+            Ok(())
+        } else {
+            Err(format!("{shares:?}"))
+        }
+    });
+
+    let answer = ok(url);
+    let whoami: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(whoami["replica"], answer.served_by());
+    let page = ok("http://localhost/api");
+    let heading = format!("<h1>Replica {}</h1>", page.served_by());
+    assert!(page.body.contains(&heading), "{}", page.body);
+    let page = browser::document("http://localhost/");
+    assert!(page.contains(GREETING), "{page}");
+    for replica in &replicas {
+        assert!(
+            page.contains(&format!("<td>{replica}</td><td>1</td>")),
+            "{page}"
+        );
+    }
+    unreachable(5252);
+    unreachable(9000);
+    no_page("http://localhost/healthz");
+
+    up.interrupt();
+    assert_eq!(project.containers("api"), BTreeSet::new());
+}
+
+fn round_robin(tools: Tools) {
+    const CLIENTS: usize = 16;
+    const REPLICAS: usize = 3;
+    const REQUESTS: usize = 100;
+    let project = Project::new(tools, ".");
+    let files = "-f docker-compose.yml -f tests/acceptance/workers.yml";
+    project.run(&format!(
+        "docker-compose {files} up -d --build --scale api={REPLICAS}"
+    ));
+    let workers = docker(&["top", &project.container("proxy")]);
+    assert_eq!(workers.matches("nginx: worker process").count(), 4);
+    let url = "http://localhost/api/hello";
+    wait::until(TAKEN_UP, || match shares(url, REPLICAS).len() {
+        REPLICAS => Ok(()),
+        less => Err(format!("{less} replicas")),
+    });
+
+    let mut all = BTreeMap::<String, usize>::new();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| shares(url, REQUESTS)))
+            .collect();
+        for client in clients {
+            for (replica, answers) in client.join().unwrap() {
+                *all.entry(replica).or_default() += answers;
+            }
+        }
+    });
+    assert_eq!(all.len(), REPLICAS);
+    let equal = CLIENTS * REQUESTS / REPLICAS;
+    for answers in all.values() {
+        assert!((equal..=equal + 1).contains(answers), "{all:?}");
+    }
+}
+
+fn late_replicas(tools: Tools) {
+    let project = Project::new(tools, ".");
+    project.run("docker-compose up -d --build");
+    let proxy = project.container("proxy");
+    let early = project.host_names("api");
+
+    // When each replica answers for the first time, while more of them are started.
+    let scaled = AtomicBool::new(false);
+    let mut seen = BTreeMap::new();
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut seen = BTreeMap::new();
+            let deadline = Instant::now() + Duration::from_secs(120);
+            let mut after = None;
+            // On until the last replica has had its time.
+            while after.is_none_or(|end| Instant::now() < end) {
+                assert!(Instant::now() < deadline, "scaling takes too long");
+                let answer = http::get("http://localhost/api/hello").unwrap();
+                assert_eq!(answer.status, 200, "{answer:?}");
+                seen.entry(answer.served_by())
+                    .or_insert_with(Timestamp::now);
+                if after.is_none() && scaled.load(Ordering::Relaxed) {
+                    after = Some(Instant::now() + TAKEN_UP);
+                }
+            }
+            seen
+        });
+        project.run("docker-compose up -d --no-recreate --scale api=5");
+        scaled.store(true, Ordering::Relaxed);
+        seen = watch.join().unwrap();
+    });
+    let late: Vec<_> = project
+        .containers("api")
+        .into_iter()
+        .map(|id| inspect(&id, "{{.Config.Hostname}} {{.State.StartedAt}}"))
+        .filter(|line| !early.iter().any(|name| line.starts_with(name)))
+        .collect();
+    assert_eq!(late.len(), 3, "{late:?}");
+    for line in late {
+        let (name, started) = line.split_once(' ').unwrap();
+        let started: Timestamp = started.parse().unwrap();
+        let answered = seen
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} got nothing"));
+        let took = answered.duration_since(started);
+        assert!(took.unsigned_abs() <= TAKEN_UP, "{name} after {took:?}");
+    }
+
+    project.run("docker-compose up -d --no-recreate --scale api=1");
+    let remaining = project.host_names("api");
+    wait::until(TAKEN_UP, || {
+        let answers: Result<Vec<_>, _> = (0..20)
+            .map(|_| http::get("http://localhost/api/hello"))
+            .collect();
+        match answers {
+            Ok(answers) if answers.iter().all(|answer| answer.status == 200) => {
+                let names: BTreeSet<_> = answers.iter().map(|answer| answer.served_by()).collect();
+                if names == remaining {
+                    Ok(())
+                } else {
+                    Err(format!("{names:?}"))
+                }
+            }
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(project.container("proxy"), proxy, "the proxy is the same");
+}
+
+fn proxy_alone(tools: Tools) {
+    let project = Project::new(tools, "task6");
+    project.run("docker-compose build");
+    project.run("docker-compose up -d --no-deps proxy");
+    let answer = wait::until(Duration::from_secs(10), || {
+        http::get("http://localhost/api/hello")
+    });
+    assert!(answer.status.is_server_error(), "{answer:?}");
+    project.run("docker-compose up -d --no-recreate --scale api=2");
+    wait::until(TAKEN_UP, || match http::get("http://localhost/api/hello") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    ok("http://localhost/");
+}
+
+fn final_stack(tools: Tools) {
+    let project = Project::new(tools, ".").with("HTTP_PORT", 9000);
+    project.run("docker-compose config");
+    project.run("docker-compose up -d --build");
+    api_image("hello-api:task6");
+    // The proxy is started when the others are healthy.
+    for service in ["api", "front-end"] {
+        for id in project.containers(service) {
+            assert_eq!(
+                inspect(&id, "{{.State.Health.Status}}"),
+                "healthy",
+                "{service}"
+            );
+        }
+    }
+    wait::until(Duration::from_secs(20), || {
+        match inspect(&project.container("proxy"), "{{.State.Health.Status}}").as_str() {
+            "healthy" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    let replicas = project.host_names("api");
+    assert_eq!(replicas.len(), 2);
+    let shares = shares("http://localhost:9000/api/hello", 20);
+    assert!(shares.values().all(|&answers| answers == 10), "{shares:?}");
+    ok("http://localhost:9000/");
+    unreachable(80);
+    unreachable(5252);
+
+    for service in ["api", "front-end", "proxy"] {
+        for id in project.containers(service) {
+            let policy = inspect(&id, "{{.HostConfig.RestartPolicy.Name}}");
+            assert_eq!(policy, "unless-stopped", "{service}");
+        }
+    }
+
+    // What the proxy logs of a request, the API logs under the same id.
+    let answer = ok("http://localhost:9000/api/hello");
+    let id = answer.header("x-request-id").to_owned();
+    for service in ["api", "proxy"] {
+        let logs = project.run(&format!("docker-compose logs {service}"));
+        assert!(logs.contains(&id), "{service} has no {id}: {logs}");
+    }
+}
+
+fn stops(tools: Tools) {
+    let project = Project::new(tools, ".");
+    project.run("docker-compose up -d --build");
+    // With connections of the proxy open to it.
+    shares("http://localhost/api/hello", 10);
+    for id in project.containers("api") {
+        let asked = Timestamp::now();
+        docker(&["stop", &id]);
+        let finished: Timestamp = inspect(&id, "{{.State.FinishedAt}}").parse().unwrap();
+        let time = finished.duration_since(asked);
+        assert!(time.as_millis() <= 500, "{time:?}");
+        assert_eq!(inspect(&id, "{{.State.ExitCode}}"), "0");
+    }
+}
+
+fn wrong_value(tools: Tools) {
+    tools.run("task6", "docker build -t hello-api:task6 back-end");
+    let run = |variable: &str| {
+        let line = format!("docker run --rm -e {variable} hello-api:task6");
+        output(&mut tools.command(&root(), &line)).unwrap_err()
+    };
+    assert_eq!(
+        run("API_ADDRESS=localhost"),
+        "exit status: 2\nerror: invalid value 'localhost' for '--address <IP:PORT>': \
+         expected an IP address and a port, such as 0.0.0.0:5252\n"
+    );
+    assert_eq!(
+        run("API_LOG_FORMAT=xml"),
+        "exit status: 2\nerror: invalid value 'xml' for '--log-format <FORMAT>' \
+         [possible values: text, json]\n"
+    );
+}
+
+fn taken_port(tools: Tools) {
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let project = Project::new(tools, ".").with("HTTP_PORT", port);
+    let error = output(&mut project.command("docker-compose up -d --build")).unwrap_err();
+    assert!(error.contains(&format!(":{port}")), "{error}");
+    assert!(error.contains("address already in use"), "{error}");
+}

@@ -1,0 +1,117 @@
+//! The programs a user types, in their two generations.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::{self, Command, Output},
+};
+
+/// A builder and a compose that go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tools {
+    /// `docker-compose` 1 and the engine's own builder: what Debian and Ubuntu package.
+    Legacy,
+    /// `docker compose` 2 and BuildKit.
+    Current,
+}
+
+impl Tools {
+    pub const ALL: [Self; 2] = [Self::Legacy, Self::Current];
+
+    /// Why these tools cannot be used here, if they cannot.
+    pub fn missing(self) -> Option<&'static str> {
+        let works = |line| output(Command::new("sh").args(["-c", line])).is_ok();
+        match self {
+            _ if !works("docker version") => Some("no Docker engine"),
+            Self::Legacy if !works("docker-compose version") => Some("no docker-compose"),
+            Self::Current if !works("docker compose version") => Some("no docker compose"),
+            Self::Current if !works("docker buildx version") => Some("no docker buildx"),
+            _ => None,
+        }
+    }
+
+    /// A command line as a user types it in `folder`. `docker-compose` stands for either compose.
+    pub fn command(self, folder: &Path, line: &str) -> Command {
+        let mut command = Command::new("sh");
+        let (line, buildkit) = match self {
+            Self::Legacy => (line.to_owned(), "0"),
+            Self::Current => (line.replace("docker-compose ", "docker compose "), "1"),
+        };
+        command
+            .args(["-c", &line])
+            .current_dir(folder)
+            .env("DOCKER_BUILDKIT", buildkit)
+            .env("COMPOSE_DOCKER_CLI_BUILD", buildkit)
+            // Whole lines to read when a build fails.
+            .env("BUILDKIT_PROGRESS", "plain");
+        command
+    }
+
+    /// Runs a command line in `folder` and returns what it wrote.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    #[track_caller]
+    pub fn run(self, folder: &str, line: &str) -> String {
+        match output(&mut self.command(&root().join(folder), line)) {
+            Ok(text) => text,
+            Err(error) => panic!("{line}\n{error}"),
+        }
+    }
+}
+
+impl fmt::Display for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::Current => "current",
+        })
+    }
+}
+
+/// The top folder of the project.
+pub fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("tests is in the project").to_owned()
+}
+
+/// Runs `command` and returns what it wrote on both streams, as an error when it failed.
+pub fn output(command: &mut Command) -> Result<String, String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().map_err(|error| error.to_string())?;
+    let text = [stdout, stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{status}\n{text}"))
+    }
+}
+
+/// Runs `docker` and returns what it wrote, without the last newline.
+///
+/// # Panics
+///
+/// When it fails.
+#[track_caller]
+pub fn docker(arguments: &[&str]) -> String {
+    match output(Command::new("docker").args(arguments)) {
+        Ok(text) => text.trim_end().to_owned(),
+        Err(error) => panic!("docker {}: {error}", arguments.join(" ")),
+    }
+}
+
+/// What `docker inspect` says of a container or an image, by a Go template.
+#[track_caller]
+pub fn inspect(name: &str, template: &str) -> String {
+    docker(&["inspect", "--format", template, name])
+}
+
+/// A name no other container or project has: of this run, and for `purpose`.
+pub fn unique(purpose: &str) -> String {
+    format!("acceptance-{}-{purpose}", process::id())
+}

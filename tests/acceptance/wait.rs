@@ -1,0 +1,29 @@
+//! Waiting for a condition, with a deadline.
+
+use std::{
+    fmt::Display,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Between two looks at a condition.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Asks `condition` until it is met, and returns what it gives.
+///
+/// # Panics
+///
+/// When it is not met within `limit`, with what it said last.
+#[track_caller]
+pub fn until<T, E: Display>(limit: Duration, mut condition: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(error) if Instant::now() >= deadline => {
+                panic!("not within {limit:?}: {error}")
+            }
+            Err(_) => thread::sleep(INTERVAL),
+        }
+    }
+}
