@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use snapbox::{Assert, IntoData, assert::Action};
 
 use crate::{
-    tools::{Tools, output, root, unique},
+    tools::{Tools, in_terminal, output, root, unique},
     wait, with,
 };
 
@@ -87,9 +87,8 @@ impl Reader {
     }
 
     fn command(&self, line: &str) -> Command {
-        // With a terminal where one is asked for.
         let line = match line.contains(" -it ") {
-            true => format!("script --quiet --return --command '{line}' /dev/null | tr -d '\\r'"),
+            true => in_terminal(line),
             false => line.to_owned(),
         };
         let mut command = self.tools.command(&self.folder, &line);

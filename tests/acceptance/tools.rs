@@ -70,6 +70,11 @@ impl fmt::Display for Tools {
     }
 }
 
+/// A command line that runs `line` with a terminal, which `-it` wants.
+pub fn in_terminal(line: &str) -> String {
+    format!("script --quiet --return --echo never --command '{line}' /dev/null")
+}
+
 /// The top folder of the project.
 pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
