@@ -14,6 +14,7 @@ mod wait;
 
 use std::{
     env,
+    io::ErrorKind,
     net::TcpListener,
     process::{Command, ExitCode},
 };
@@ -80,16 +81,21 @@ fn trial(
             Some(missing) => return Ok(Completion::ignored_with(missing)),
             None => {}
         }
-        for port in PORTS {
-            if let Err(error) = TcpListener::bind(("0.0.0.0", port)) {
-                return Err(Failed::from(format!(
-                    "port {port} cannot be published: {error}: expected it to be free"
-                )));
-            }
+        if let Some(port) = PORTS.into_iter().find(|&port| taken(port)) {
+            return Err(Failed::from(format!(
+                "port {port} is taken: expected it to be free, because the tests publish it"
+            )));
         }
         test();
         Ok(Completion::Completed)
     })
+}
+
+/// Whether something listens on a port. Who may not bind it, as users may not below 1024, cannot
+/// tell, and the engine may.
+fn taken(port: u16) -> bool {
+    let bound = TcpListener::bind(("0.0.0.0", port));
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
 }
 
 fn required() -> bool {

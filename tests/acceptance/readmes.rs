@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use libtest_mimic::Trial;
 use snapbox::{Assert, IntoData, assert::Action};
+use tempfile::TempDir;
 
 use crate::{
     tools::{Tools, in_terminal, output, root, unique},
@@ -71,17 +72,23 @@ struct Reader {
     tools: Tools,
     folder: PathBuf,
     project: String,
+    /// Where curl looks for its configuration.
+    curl_home: TempDir,
     /// The containers started by name, which are to be removed in the end.
     containers: Vec<String>,
 }
 
 impl Reader {
     fn new(tools: Tools, folder: &str) -> Self {
+        let curl_home = tempfile::tempdir().unwrap();
+        // As on a terminal, where curl shows no progress of an answer that it prints.
+        fs::write(curl_home.path().join(".curlrc"), "silent\nshow-error\n").unwrap();
         let purpose = format!("readme-{}", folder.replace('.', "top"));
         Self {
             tools,
             folder: root().join(folder),
             project: unique(&purpose),
+            curl_home,
             containers: vec![],
         }
     }
@@ -92,7 +99,9 @@ impl Reader {
             false => line.to_owned(),
         };
         let mut command = self.tools.command(&self.folder, &line);
-        command.env("COMPOSE_PROJECT_NAME", &self.project);
+        command
+            .env("COMPOSE_PROJECT_NAME", &self.project)
+            .env("CURL_HOME", self.curl_home.path());
         command
     }
 
@@ -111,9 +120,11 @@ impl Reader {
     fn once(&self, step: &Step) -> Result<(), String> {
         let Step { line, expected } = step;
         let actual = output(&mut self.command(line)).map_err(|error| format!("{line}\n{error}"))?;
+        // Not everything ends its last line, and a README shows that no more than a terminal does.
+        let (actual, expected) = (actual.trim_end(), expected.trim_end());
         Assert::new()
             .action(Action::Verify)
-            .try_eq(None, actual.into_data(), expected.as_str().into_data())
+            .try_eq(None, actual.into_data(), expected.into_data())
             .map_err(|error| format!("{line}\n{error}"))
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    process::{self, Command, Output},
+    process::{self, Command, Output, Stdio},
 };
 
 /// A builder and a compose that go together.
@@ -72,7 +72,7 @@ impl fmt::Display for Tools {
 
 /// A command line that runs `line` with a terminal, which `-it` wants.
 pub fn in_terminal(line: &str) -> String {
-    format!("script --quiet --return --echo never --command '{line}' /dev/null")
+    format!("script --quiet --return --command '{line}' /dev/null")
 }
 
 /// The top folder of the project.
@@ -83,11 +83,21 @@ pub fn root() -> PathBuf {
 
 /// Runs `command` and returns what it wrote on both streams, as an error when it failed.
 pub fn output(command: &mut Command) -> Result<String, String> {
+    // An input that stays open, as that of a terminal does: its end would be passed on as a key.
+    let mut spawn = || {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let _input = child.stdin.take();
+        child.wait_with_output()
+    };
     let Output {
         status,
         stdout,
         stderr,
-    } = command.output().map_err(|error| error.to_string())?;
+    } = spawn().map_err(|error| error.to_string())?;
     let text = [stdout, stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     if status.success() {

@@ -7,18 +7,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde_json::json;
 
 use crate::REQUEST_TIMEOUT;
-
-/// The body of every response that is an error.
-#[derive(Serialize)]
-struct Body {
-    /// The status code.
-    status: u16,
-    /// One sentence: what was asked, and what is wrong with it.
-    error: String,
-}
 
 /// Gives a response that is an error, whichever layer made it, its body. Its other headers, such
 /// as `Allow`, are kept.
@@ -46,9 +37,6 @@ pub async fn explain(request: Request, next: Next) -> Response {
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_TYPE);
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body = Body {
-        status: status.as_u16(),
-        error,
-    };
+    let body = json!({ "status": status.as_u16(), "error": error });
     (parts, Json(body)).into_response()
 }
