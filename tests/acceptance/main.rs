@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         }),
     ];
     for tools in Tools::ALL {
+        trials.push(with(tools, "a_taken_port_fails_the_tests", taken_port));
         trials.extend(tasks::trials(tools));
         trials.extend(stack::trials(tools));
         trials.extend(readmes::trials(tools));
@@ -122,4 +123,15 @@ fn without_an_engine(required: bool) {
         assert!(text.contains("ignored, no Docker engine"), "{text}");
         assert!(text.contains(" 0 passed; 0 failed;"), "{text}");
     }
+}
+
+/// These tests, when another program listens on a port they publish.
+fn taken_port(tools: Tools) {
+    let _taken = TcpListener::bind(("0.0.0.0", 9000)).expect("it is free");
+    let this = env::current_exe().expect("this program has a path");
+    let mut command = Command::new(this);
+    command.arg(format!("{tools}::task0"));
+    let text = tools::output(&mut command).expect_err("it fails");
+    let message = "port 9000 is taken: expected it to be free, because the tests publish it";
+    assert!(text.contains(message), "{text}");
 }

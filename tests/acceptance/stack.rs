@@ -113,6 +113,7 @@ fn round_robin(tools: Tools) {
     let workers = docker(&["top", &project.container("proxy")]);
     assert_eq!(workers.matches("nginx: worker process").count(), 4);
     let url = "http://localhost/api/hello";
+    ok(url);
     wait::until(TAKEN_UP, || match shares(url, REPLICAS).len() {
         REPLICAS => Ok(()),
         less => Err(format!("{less} replicas")),
@@ -139,6 +140,7 @@ fn round_robin(tools: Tools) {
 fn late_replicas(tools: Tools) {
     let project = Project::new(tools, ".");
     project.run("docker-compose up -d --build");
+    ok("http://localhost/api/hello");
     let proxy = project.container("proxy");
     let early = project.host_names("api");
 
@@ -269,6 +271,7 @@ fn final_stack(tools: Tools) {
 fn stops(tools: Tools) {
     let project = Project::new(tools, ".");
     project.run("docker-compose up -d --build");
+    ok("http://localhost/api/hello");
     // With connections of the proxy open to it.
     shares("http://localhost/api/hello", 10);
     for id in project.containers("api") {
