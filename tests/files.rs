@@ -66,6 +66,14 @@ fn the_pages_have_one_look() {
 }
 
 #[test]
+fn the_error_page_of_the_proxy_has_the_same_look() {
+    same(
+        "task2/front-end/html/style.css",
+        "task6/proxy/html/error/style.css",
+    );
+}
+
+#[test]
 fn the_pages_ask_no_other_host() {
     for front_end in FRONT_ENDS {
         for entry in fs::read_dir(root().join(front_end).join("html")).unwrap() {

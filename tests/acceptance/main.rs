@@ -2,11 +2,14 @@
 //!
 //! Without an engine, what needs one is reported as ignored; with `REQUIRE_DOCKER=1` it fails.
 
+mod bad_input;
 mod browser;
 mod container;
 mod http;
+mod load;
 mod project;
 mod readmes;
+mod resilience;
 mod stack;
 mod tasks;
 mod tools;
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
         trials.extend(stack::trials(tools));
         trials.extend(readmes::trials(tools));
     }
+    // The same containers whichever tools make them.
+    trials.extend(resilience::trials(Tools::Current));
+    trials.extend(bad_input::trials(Tools::Current));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

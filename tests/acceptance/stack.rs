@@ -214,7 +214,7 @@ fn proxy_alone(tools: Tools) {
     let answer = wait::until(Duration::from_secs(10), || {
         http::get("http://localhost/api/hello")
     });
-    assert!(answer.status.is_server_error(), "{answer:?}");
+    assert_eq!(answer.status, 503, "{answer:?}");
     project.run("docker-compose up -d --no-recreate --scale api=2");
     wait::until(TAKEN_UP, || match http::get("http://localhost/api/hello") {
         Ok(answer) if answer.status == 200 => Ok(()),

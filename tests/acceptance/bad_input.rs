@@ -1,0 +1,337 @@
+//! What clients should not send, byte by byte: each gets the right status, and the next client
+//! its answer.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Trial;
+
+use crate::{
+    http,
+    load::Load,
+    project::Project,
+    tasks::ok,
+    tools::{Tools, docker},
+    with,
+};
+
+/// The longest that a client may hold a connection without getting anywhere.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connections that are opened and then say nothing.
+const SILENT: usize = 2000;
+
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    vec![
+        with(tools, "bad_requests_get_the_right_status", bad_requests),
+        with(tools, "slow_clients_are_cut_off", slow_clients),
+        with(
+            tools,
+            "silent_connections_take_nothing_from_others",
+            silent_connections,
+        ),
+        with(tools, "what_clients_claim_is_not_passed_on", claims),
+        with(tools, "errors_have_the_same_headers", errors),
+    ]
+}
+
+fn stack(tools: Tools) -> Project {
+    let project = Project::new(tools, ".");
+    project.run("docker-compose up -d --build");
+    ok("http://localhost/api/hello");
+    project
+}
+
+fn connect() -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", 80)).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Sends these bytes and reads what comes, to the end.
+fn send(request: &[u8]) -> String {
+    let mut stream = connect();
+    // The server may have answered and closed before it has read everything.
+    let _ = stream.write_all(request);
+    read(&mut stream)
+}
+
+fn read(stream: &mut TcpStream) -> String {
+    let mut bytes = vec![];
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error} after {bytes:?}"),
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The statuses of the responses in `text`, in their order.
+fn statuses(text: &str) -> Vec<&str> {
+    text.match_indices("HTTP/1.1 ")
+        .map(|(at, version)| &text[at + version.len()..][..3])
+        .collect()
+}
+
+/// A request line and headers with what every request needs, and no other.
+fn get(path: &str, more: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n").into()
+}
+
+fn method(method: &str, path: &str, more: &str) -> Vec<u8> {
+    let get = String::from_utf8(get(path, more)).unwrap();
+    get.replacen("GET", method, 1).into()
+}
+
+#[rustfmt::skip]
+fn table() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+    let long = |length| "a".repeat(length);
+    let hello = "/api/hello";
+    vec![
+        ("header too large", get(hello, &format!("X: {}\r\n", long(40_000))), &["431"]),
+        ("headers too large together", get(hello, &format!("X: {}\r\n", long(7_000)).repeat(8)), &["431"]),
+        ("too many headers", get(hello, &"X: a\r\n".repeat(2_000)), &["400", "431"]),
+        ("URI too long", get(&format!("/{}", long(10_000)), ""), &["414"]),
+        ("URI too long for the API", get(&format!("/api/{}", long(10_000)), ""), &["414"]),
+        ("body too large", method("POST", hello, "Content-Length: 10000000\r\n"), &["413"]),
+        ("length that is no number", method("POST", hello, "Content-Length: ten\r\n"), &["400"]),
+        ("length that is negative", method("POST", hello, "Content-Length: -1\r\n"), &["400"]),
+        ("two lengths", method("POST", hello, "Content-Length: 1\r\nContent-Length: 2\r\n"), &["400"]),
+        ("length and chunks", method("POST", hello, "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"), &["400"]),
+        ("malformed chunks", method("POST", hello, "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"), &["400"]),
+        ("unknown transfer encoding", method("POST", hello, "Transfer-Encoding: rot13\r\n"), &["501"]),
+        ("POST", method("POST", hello, "Content-Length: 0\r\n"), &["405"]),
+        ("PUT to a page", method("PUT", "/", "Content-Length: 0\r\n"), &["405"]),
+        ("DELETE", method("DELETE", hello, ""), &["405"]),
+        ("TRACE", method("TRACE", hello, ""), &["405"]),
+        ("CONNECT", method("CONNECT", "localhost:80", ""), &["400", "405"]),
+        ("a method that does not exist", method("HELLO", hello, ""), &["405"]),
+        ("a method in small letters", method("get", hello, ""), &["400"]),
+        ("path traversal", get("/../../etc/passwd", ""), &["400"]),
+        ("path traversal, encoded", get("/%2e%2e/%2e%2e/etc/passwd", ""), &["400"]),
+        ("path traversal, encoded slash", get("/..%2f..%2fetc/passwd", ""), &["400"]),
+        ("path traversal out of the API", get("/api/../healthz", ""), &["404"]),
+        ("NUL in the path", get("/api/\0", ""), &["400"]),
+        ("NUL in the path, encoded", get("/api/%00", ""), &["400"]),
+        ("invalid UTF-8 in the path", get("/api/%ff%fe", ""), &["404"]),
+        ("half an escape in the path", get("/api/%4", ""), &["400"]),
+        ("no Host", b"GET / HTTP/1.1\r\n\r\n".to_vec(), &["400"]),
+        ("two Hosts", get(hello, "Host: other\r\n"), &["400"]),
+        ("a Host that is none", b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".to_vec(), &["400"]),
+        ("obsolete line folding", get(hello, "X: a\r\n b\r\n"), &["400"]),
+        ("a space before the colon", get(hello, "X : a\r\n"), &["400"]),
+        ("NUL in a header", get(hello, "X: a\0b\r\n"), &["400"]),
+        ("bare LF", b"GET /api/hello HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_vec(), &["200"]),
+        ("absolute URI", get("http://localhost/api/hello", ""), &["200"]),
+        ("HTTP/0.9", b"GET /api/hello\r\n".to_vec(), &[]),
+        ("HTTP/1.0", b"GET /api/hello HTTP/1.0\r\n\r\n".to_vec(), &["200"]),
+        ("HTTP/3.0", b"GET /api/hello HTTP/3.0\r\nHost: localhost\r\n\r\n".to_vec(), &["505"]),
+        ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), &["400", "405", "505"]),
+        ("Upgrade: h2c", get(hello, "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"), &["200"]),
+        ("TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), &["400"]),
+        ("not HTTP at all", b"hello?\r\n\r\n".to_vec(), &["400"]),
+        ("Range nonsense", get("/", "Range: bytes=9-1,x-,-\r\n"), &["200", "416"]),
+        ("Expect: 100-continue", method("POST", hello, "Expect: 100-continue\r\nContent-Length: 5\r\n"), &["405"]),
+    ]
+}
+
+fn bad_requests(tools: Tools) {
+    let _project = stack(tools);
+    let mut wrong = vec![];
+    for (name, request, expected) in table() {
+        let answer = send(&request);
+        let statuses = statuses(&answer);
+        // An interim response is none.
+        let last = statuses.iter().rfind(|status| !status.starts_with('1'));
+        let right = match last {
+            Some(status) => expected.contains(status),
+            None => expected.is_empty(),
+        };
+        if !right {
+            wrong.push(format!("{name}: expected {expected:?}, got {statuses:?}"));
+        }
+        assert_eq!(
+            ok("http://localhost/api/hello").body,
+            "Hello, World!",
+            "after {name}"
+        );
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+
+    // Requests on one connection, before an answer to any.
+    let two = b"GET /api/hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answer = send(&[&two[..], &two[..], &get("/api/hello", "")].concat());
+    assert_eq!(statuses(&answer), ["200", "200", "200"]);
+
+    // A client that leaves in the middle, of its request and of the answer.
+    let mut client = connect();
+    client.write_all(b"GET /api/hello HTTP/1.1\r\nHo").unwrap();
+    client.shutdown(Shutdown::Both).unwrap();
+    let mut client = connect();
+    client.write_all(&get("/", "")).unwrap();
+    drop(client);
+    ok("http://localhost/api/hello");
+}
+
+/// How long it takes until a client that sends `start`, then `more` once a second, is answered or
+/// cut off.
+fn cut_off(start: &[u8], more: &[u8]) -> Duration {
+    let begin = Instant::now();
+    let mut stream = connect();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    stream.write_all(start).unwrap();
+    while begin.elapsed() < PATIENCE + Duration::from_secs(5) {
+        let mut bytes = [0; 1024];
+        match stream.read(&mut bytes) {
+            // Nothing yet.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            _ => break,
+        }
+        if stream.write_all(more).is_err() {
+            break;
+        }
+    }
+    begin.elapsed()
+}
+
+fn slow_clients(tools: Tools) {
+    let _project = stack(tools);
+    thread::scope(|scope| {
+        let slow_header = scope.spawn(|| cut_off(b"GET /api/hello HTTP/1.1\r\nX: ", b"a"));
+        let slow_body = scope.spawn(|| {
+            let post = method("POST", "/api/hello", "Content-Length: 1000\r\n");
+            cut_off(&post, b"a")
+        });
+        let slow_page_body = scope.spawn(|| {
+            let post = method("POST", "/", "Content-Length: 1000\r\n");
+            cut_off(&post, b"a")
+        });
+        for client in [slow_header, slow_body, slow_page_body] {
+            let time = client.join().unwrap();
+            assert!(time <= PATIENCE, "{time:?}");
+        }
+    });
+    // A slow reader: asks for much, and takes nothing.
+    let begin = Instant::now();
+    let mut reader = connect();
+    let request = b"GET /style.css HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    reader
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    while begin.elapsed() < PATIENCE {
+        match reader.write_all(&request.repeat(1000)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    assert!(begin.elapsed() < PATIENCE, "a slow reader is not cut off");
+    ok("http://localhost/api/hello");
+}
+
+fn silent_connections(tools: Tools) {
+    let _project = stack(tools);
+    let begin = Instant::now();
+    let half_open: Vec<_> = (0..SILENT)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"GET /api/hello HTTP/1.1\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let load = Load::start(80, "/api/hello");
+    for mut stream in half_open {
+        read(&mut stream);
+    }
+    let time = begin.elapsed();
+    let report = load.stop();
+    assert!(time <= PATIENCE, "closed after {time:?}");
+    println!(
+        "{SILENT} half-open: {} sent, {} lost, slowest {:?}",
+        report.sent(),
+        report.lost.len(),
+        report.slowest
+    );
+    assert!(report.sent() > 0);
+    assert!(report.lost.is_empty(), "{:?}", report.lost.first());
+}
+
+fn claims(tools: Tools) {
+    let project = stack(tools);
+    let forged = [
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-request-id", "forged-id"),
+        ("x-served-by", "forged-replica"),
+    ];
+    let url = "http://localhost/api/hello";
+    let answer = http::send(&http::client(), "GET", url, &forged).unwrap();
+    assert!(project.host_names("api").contains(&answer.served_by()));
+    let id = answer.header("x-request-id");
+    assert_ne!(id, "forged-id");
+    let mut client = String::new();
+    for service in ["proxy", "api"] {
+        let logs: String = project
+            .containers(service)
+            .iter()
+            .map(|id| docker(&["logs", id]))
+            .collect();
+        let line = logs.lines().find(|line| line.contains(id));
+        let line = line.unwrap_or_else(|| panic!("{service} has no {id}: {logs}"));
+        assert!(
+            !logs.contains("203.0.113.7") && !logs.contains("forged"),
+            "{logs}"
+        );
+        if service == "proxy" {
+            client = line.split(' ').next().unwrap().to_owned();
+        }
+        assert!(
+            line.contains(&client),
+            "{service} does not name {client}: {line}"
+        );
+    }
+}
+
+fn errors(tools: Tools) {
+    let _project = stack(tools);
+    let long = "a".repeat(10_000);
+    for path in [
+        "/",
+        "/api",
+        "/api/hello",
+        "/api/nothing",
+        "/nothing",
+        &format!("/{long}"),
+        &format!("/api/{long}"),
+    ] {
+        let answer = http::get(&format!("http://localhost{path}")).unwrap();
+        assert_eq!(answer.header("server"), "nginx", "{path:.20}");
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none';"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            "nosniff",
+            "{path:.20}"
+        );
+        assert_eq!(answer.header("x-frame-options"), "DENY", "{path:.20}");
+        assert_eq!(
+            answer.header("referrer-policy"),
+            "no-referrer",
+            "{path:.20}"
+        );
+        if answer.status.is_client_error() {
+            let expected = if path.starts_with("/api") {
+                "application/json"
+            } else {
+                "text/html"
+            };
+            assert_eq!(answer.header("content-type"), expected, "{path:.20}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Clients that ask without pause while something happens to the stack.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+/// How many clients ask at the same time, each on a connection of its own.
+pub const CLIENTS: usize = 16;
+
+/// After this time a client gives up, and the request is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The load, until it is stopped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinHandle<Report>,
+}
+
+/// What became of the requests.
+#[derive(Default)]
+pub struct Report {
+    /// Requests that were answered with 200: when, and by which replica.
+    pub answers: Vec<(Instant, String)>,
+    /// Requests with another answer, or with none, and what came instead.
+    pub lost: Vec<(Instant, String)>,
+    /// Connections that the server closed while they were idle, found when they were used again.
+    pub closed: usize,
+    /// The time of the slowest answer.
+    pub slowest: Duration,
+}
+
+impl Report {
+    /// The number of requests.
+    pub fn sent(&self) -> usize {
+        self.answers.len() + self.lost.len()
+    }
+
+    /// The answers of each replica since `begin`.
+    pub fn shares(&self, begin: Instant) -> BTreeMap<&str, usize> {
+        let mut shares = BTreeMap::new();
+        for (_, replica) in self.answers.iter().filter(|(when, _)| *when >= begin) {
+            *shares.entry(replica.as_str()).or_default() += 1;
+        }
+        shares
+    }
+
+    fn add(&mut self, other: Self) {
+        self.answers.extend(other.answers);
+        self.lost.extend(other.lost);
+        self.closed += other.closed;
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+impl Load {
+    /// Asks for `path` on a port of this machine.
+    pub fn start(port: u16, path: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let clients = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let clients: Vec<_> = (0..CLIENTS)
+                    .map(|_| tokio::spawn(client(port, path, stopped.clone())))
+                    .collect();
+                let mut all = Report::default();
+                for client in clients {
+                    all.add(client.await.expect("a client does not panic"));
+                }
+                all
+            })
+        });
+        Self { stop, clients }
+    }
+
+    /// Ends the load, and says what became of the requests.
+    pub fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.join().expect("the load does not panic")
+    }
+}
+
+type Connection = SendRequest<Empty<Bytes>>;
+
+async fn client(port: u16, path: &str, stop: Arc<AtomicBool>) -> Report {
+    let mut report = Report::default();
+    let mut connection = None;
+    while !stop.load(Ordering::Relaxed) {
+        let begin = Instant::now();
+        let result = timeout(
+            PATIENCE,
+            ask(&mut connection, port, path, &mut report.closed),
+        )
+        .await;
+        let now = Instant::now();
+        match result.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}"))) {
+            Ok(replica) => {
+                report.slowest = report.slowest.max(now - begin);
+                report.answers.push((now, replica));
+            }
+            Err(error) => {
+                connection = None;
+                report.lost.push((now, error));
+            }
+        }
+    }
+    report
+}
+
+/// Asks once, and as HTTP clients do, once more on a new connection when the server has closed the
+/// one that was open (RFC 9112, section 9.3.1).
+async fn ask(
+    connection: &mut Option<Connection>,
+    port: u16,
+    path: &str,
+    closed: &mut usize,
+) -> Result<String, String> {
+    let mut response = None;
+    if let Some(open) = connection.as_mut().filter(|open| !open.is_closed()) {
+        match send(open, path).await {
+            Ok(answer) => response = Some(answer),
+            Err(_) => *closed += 1,
+        }
+    }
+    let response = match response {
+        Some(response) => response,
+        None => {
+            let stream = TcpStream::connect(("127.0.0.1", port)).await;
+            let stream = stream.map_err(|error| format!("no connection: {error}"))?;
+            let (new, driver) = http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| error.to_string())?;
+            tokio::spawn(driver);
+            let new = connection.insert(new);
+            send(new, path)
+                .await
+                .map_err(|error| format!("{error:?}"))?
+        }
+    };
+    let status = response.status();
+    let replica = response.headers().get("x-served-by").cloned();
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|error| format!("{error:?}"))?.to_bytes();
+    match (status, replica) {
+        (StatusCode::OK, replica) => {
+            let replica = replica.as_ref().and_then(|name| name.to_str().ok());
+            Ok(replica.unwrap_or_default().to_owned())
+        }
+        _ => Err(format!("{status}: {}", String::from_utf8_lossy(&body))),
+    }
+}
+
+async fn send(
+    connection: &mut Connection,
+    path: &str,
+) -> Result<hyper::Response<Incoming>, hyper::Error> {
+    connection.ready().await?;
+    let request = Request::get(path)
+        .header("host", "localhost")
+        .body(Empty::new())
+        .expect("a path");
+    connection.send_request(request).await
+}

@@ -1,0 +1,275 @@
+//! What happens to the requests while replicas come, go, die and hang: nothing.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Trial;
+
+use crate::{
+    http,
+    load::{Load, Report},
+    project::Project,
+    tasks::ok,
+    tools::{Tools, docker, inspect},
+    wait, with,
+};
+
+/// How often each case happens.
+const TIMES: usize = 3;
+
+/// Within this time of a change every replica gets its equal share again.
+const SETTLED: Duration = Duration::from_secs(2);
+
+const PORT: u16 = 80;
+const HELLO: &str = "/api/hello";
+
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    vec![
+        with(tools, "nothing_is_lost_when_scaled", scaled),
+        with(tools, "nothing_is_lost_when_a_replica_is_killed", killed),
+        with(tools, "nothing_is_lost_when_a_replica_is_stopped", stopped),
+        with(tools, "nothing_is_lost_when_a_replica_hangs", hangs),
+        with(
+            tools,
+            "nothing_is_lost_when_a_new_version_is_rolled_out",
+            new_version,
+        ),
+        with(tools, "the_proxy_may_be_recreated", recreated),
+        with(
+            tools,
+            "nothing_is_lost_when_the_proxy_is_reloaded",
+            reloaded,
+        ),
+        with(tools, "the_front_end_may_be_recreated", front_end),
+        with(tools, "all_replicas_may_be_gone", all_gone),
+    ]
+}
+
+/// The final stack with `replicas`, and traffic that flows.
+fn stack(tools: Tools, replicas: usize) -> Project {
+    let project = Project::new(tools, ".");
+    project.run(&format!(
+        "docker-compose up -d --build --scale api={replicas}"
+    ));
+    ok("http://localhost/api/hello");
+    project
+}
+
+/// Lets the load go on for as long as a change may take, and half of it more.
+fn settle() -> Instant {
+    let settled = Instant::now() + SETTLED;
+    thread::sleep(SETTLED + SETTLED / 2);
+    settled
+}
+
+/// That nothing was lost, and no answer took longer than `limit`.
+#[track_caller]
+fn nothing_lost(case: &str, report: &Report, limit: Duration) {
+    println!(
+        "{case}: {} sent, {} lost, {} idle connections closed, slowest {:?}",
+        report.sent(),
+        report.lost.len(),
+        report.closed,
+        report.slowest
+    );
+    assert!(report.sent() > 0);
+    let (count, some) = (report.lost.len(), report.lost.iter().take(5));
+    assert!(
+        count == 0,
+        "{case}: {count} lost: {:?}",
+        some.collect::<Vec<_>>()
+    );
+    assert!(
+        report.slowest <= limit,
+        "{case}: slowest {:?}",
+        report.slowest
+    );
+}
+
+/// That since `settled` the replicas that run, and no others, have equal shares: within 2%, since
+/// the clients do not start and end on a full turn.
+#[track_caller]
+fn equal_shares(project: &Project, report: &Report, settled: Instant) {
+    let shares = report.shares(settled);
+    let names: Vec<_> = project.host_names("api").into_iter().collect();
+    assert_eq!(
+        shares.keys().copied().collect::<Vec<_>>(),
+        names,
+        "{shares:?}"
+    );
+    let (least, most) = (shares.values().min(), shares.values().max());
+    let (Some(least), Some(most)) = (least, most) else {
+        panic!("no answers");
+    };
+    assert!(most - least <= 2 + most / 50, "{shares:?}");
+}
+
+fn scaled(tools: Tools) {
+    for _ in 0..TIMES {
+        let project = stack(tools, 2);
+        for replicas in [5, 1, 3] {
+            let load = Load::start(PORT, HELLO);
+            project.run(&format!(
+                "docker-compose up -d --no-recreate --scale api={replicas}"
+            ));
+            let settled = settle();
+            let report = load.stop();
+            nothing_lost(
+                &format!("scaled to {replicas}"),
+                &report,
+                Duration::from_millis(500),
+            );
+            equal_shares(&project, &report, settled);
+        }
+    }
+}
+
+/// What happens to one of three replicas under load.
+#[track_caller]
+fn one_of_three(tools: Tools, case: &str, limit: Duration, happens: fn(&str)) {
+    let project = stack(tools, 3);
+    for _ in 0..TIMES {
+        project.run("docker-compose up -d --no-recreate --scale api=3");
+        settle();
+        let victim = project.containers("api").into_iter().next().expect("three");
+        let load = Load::start(PORT, HELLO);
+        happens(&victim);
+        let settled = settle();
+        let report = load.stop();
+        nothing_lost(case, &report, limit);
+        equal_shares(&project, &report, settled);
+    }
+}
+
+fn killed(tools: Tools) {
+    // A policy of restarts does not bring back what docker kill has ended.
+    one_of_three(tools, "killed", Duration::from_millis(500), |victim| {
+        docker(&["kill", victim]);
+    });
+}
+
+fn stopped(tools: Tools) {
+    one_of_three(tools, "stopped", Duration::from_millis(500), |victim| {
+        docker(&["stop", victim]);
+    });
+}
+
+fn hangs(tools: Tools) {
+    one_of_three(tools, "hangs", Duration::from_millis(1200), |victim| {
+        docker(&["pause", victim]);
+        thread::sleep(Duration::from_secs(5));
+        docker(&["unpause", victim]);
+    });
+}
+
+fn new_version(tools: Tools) {
+    let project = stack(tools, 2);
+    for version in 0..TIMES {
+        let load = Load::start(PORT, HELLO);
+        // What docker-compose build gives after a change of the program.
+        project.run(&format!(
+            "printf 'FROM hello-api:task6\\nLABEL test={version}\\n' | docker build -t hello-api:task6 -"
+        ));
+        let image = inspect("hello-api:task6", "{{.Id}}");
+        project.run("docker-compose up -d --no-recreate --scale api=4 api");
+        wait::until(Duration::from_secs(20), || {
+            let replicas = project.containers("api");
+            let health: Vec<_> = replicas
+                .iter()
+                .map(|id| inspect(id, "{{.State.Health.Status}}"))
+                .collect();
+            if health == ["healthy"; 4] {
+                Ok(())
+            } else {
+                Err(format!("{health:?}"))
+            }
+        });
+        project.run("docker-compose up -d --scale api=2");
+        let settled = settle();
+        let report = load.stop();
+        nothing_lost("new version", &report, Duration::from_millis(500));
+        equal_shares(&project, &report, settled);
+        let replicas = project.containers("api");
+        assert_eq!(replicas.len(), 2);
+        for id in replicas {
+            assert_eq!(inspect(&id, "{{.Image}}"), image);
+        }
+    }
+    project.run("docker-compose build api");
+}
+
+fn recreated(tools: Tools) {
+    let project = stack(tools, 2);
+    for _ in 0..TIMES {
+        project.run("docker-compose up -d --no-deps --force-recreate proxy");
+        wait::until(SETTLED, || match http::get("http://localhost/api/hello") {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+}
+
+fn reloaded(tools: Tools) {
+    let project = stack(tools, 2);
+    for _ in 0..TIMES {
+        let load = Load::start(PORT, HELLO);
+        docker(&["exec", &project.container("proxy"), "nginx", "-s", "reload"]);
+        let settled = settle();
+        let report = load.stop();
+        nothing_lost("proxy reloaded", &report, Duration::from_millis(500));
+        assert_eq!(report.closed, 0, "idle connections closed");
+        equal_shares(&project, &report, settled);
+    }
+}
+
+fn front_end(tools: Tools) {
+    let project = stack(tools, 2);
+    for _ in 0..TIMES {
+        let load = Load::start(PORT, HELLO);
+        let before = project.container("front-end");
+        project.run("docker-compose up -d --no-deps --force-recreate front-end");
+        let after = project.container("front-end");
+        assert_ne!(before, after);
+        wait::until(SETTLED, || match http::get("http://localhost/") {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        nothing_lost(
+            "front-end recreated",
+            &load.stop(),
+            Duration::from_millis(500),
+        );
+    }
+}
+
+fn all_gone(tools: Tools) {
+    let project = stack(tools, 2);
+    let proxy = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
+    for _ in 0..TIMES {
+        project.run("docker-compose stop api");
+        for _ in 0..20 {
+            let begin = Instant::now();
+            let answer = http::get("http://localhost/api/hello").unwrap();
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(
+                begin.elapsed() <= Duration::from_millis(1200),
+                "{:?}",
+                begin.elapsed()
+            );
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+            assert_eq!(answer.header("content-type"), "application/json");
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(body["status"], 503);
+            ok("http://localhost/");
+        }
+        project.run("docker-compose start api");
+        wait::until(SETTLED, || match http::get("http://localhost/api/hello") {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    let same = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
+    assert_eq!(same, proxy, "the proxy was not touched");
+}
