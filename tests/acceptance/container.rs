@@ -1,4 +1,4 @@
-//! One container, removed when the test ends, also when it fails.
+//! A container or a network, removed when the test ends, also when it fails.
 
 use std::time::Duration;
 
@@ -18,10 +18,16 @@ impl Container {
     /// Starts `image` with these further options of `docker run`.
     #[track_caller]
     pub fn run(image: &str, options: &[&str]) -> Self {
-        let name = unique(&image.replace(':', "-"));
+        Self::run_command(&image.replace(':', "-"), image, options, &[])
+    }
+
+    /// The same with another command, under a name for this purpose.
+    #[track_caller]
+    pub fn run_command(purpose: &str, image: &str, options: &[&str], command: &[&str]) -> Self {
+        let name = unique(purpose);
         let container = Self { name };
         let start = ["run", "--detach", "--name", &container.name];
-        docker(&[&start, options, &[image]].concat());
+        docker(&[&start, options, &[image], command].concat());
         container
     }
 
@@ -52,6 +58,26 @@ impl Container {
                 state => Err(format!("still {state:?}")),
             }
         })
+    }
+}
+
+/// A network of this test run.
+pub struct Network {
+    pub name: String,
+}
+
+impl Network {
+    #[track_caller]
+    pub fn new(purpose: &str) -> Self {
+        let name = unique(purpose);
+        docker(&["network", "create", &name]);
+        Self { name }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        docker(&["network", "rm", &self.name]);
     }
 }
 

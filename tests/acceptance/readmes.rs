@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{
     tools::{Tools, in_terminal, output, root, unique},
-    wait, with,
+    trial, wait, with,
 };
 
 /// How long a `curl` may be asked again: what was started just before it may not listen yet.
@@ -16,7 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
     vec![
-        with(tools, "readme", |tools| run(tools, ".")),
+        // It shows both generations, whichever the rest of it is run with.
+        trial(
+            format!("{tools}::readme"),
+            || Tools::ALL.into_iter().find_map(Tools::missing),
+            move || run(tools, "."),
+        ),
         with(tools, "task0_readme", |tools| run(tools, "task0")),
         with(tools, "task1_readme", |tools| run(tools, "task1")),
         with(tools, "task2_readme", |tools| run(tools, "task2")),

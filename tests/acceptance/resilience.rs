@@ -8,6 +8,7 @@ use std::{
 use libtest_mimic::Trial;
 
 use crate::{
+    container::{Container, Network},
     http,
     load::{Load, Report},
     project::Project,
@@ -44,6 +45,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         ),
         with(tools, "the_front_end_may_be_recreated", front_end),
         with(tools, "all_replicas_may_be_gone", all_gone),
+        with(tools, "a_request_that_may_not_be_repeated_is_not", repeated),
     ]
 }
 
@@ -272,4 +274,58 @@ fn all_gone(tools: Tools) {
     }
     let same = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
     assert_eq!(same, proxy, "the proxy was not touched");
+}
+
+/// Replicas that take every request and close the connection without an answer, and count.
+fn repeated(tools: Tools) {
+    const REPLICAS: usize = 3;
+    let network = Network::new("repeated");
+    let closes = "echo 'server { listen 5252; return 444; }' > /etc/nginx/conf.d/default.conf \
+                  && exec nginx -g 'daemon off;'";
+    let on_network = ["--network", &network.name];
+    let replicas: Vec<_> = (0..REPLICAS)
+        .map(|replica| {
+            let alias = ["--network-alias", "api"];
+            let options = [on_network, alias].concat();
+            let name = format!("closes-{replica}");
+            Container::run_command(&name, "nginx:1.30", &options, &["sh", "-c", closes])
+        })
+        .collect();
+    tools.run("task6", "docker build -t hello-proxy:task6 proxy");
+    let publish = ["--publish", "80:80"];
+    let _proxy = Container::run("hello-proxy:task6", &[on_network, publish].concat());
+    let ask = |method: &str, path: &str| {
+        let url = format!("http://localhost{path}");
+        http::send(&http::client(), method, &url, &[("content-length", "0")])
+    };
+    // How often a request has reached a replica.
+    let logs = || -> String { replicas.iter().map(Container::logs).collect() };
+    let reached =
+        |logs: &str, method: &str, path: &str| logs.matches(&format!("\"{method} {path} ")).count();
+
+    // What may be repeated goes to every replica.
+    wait::until(SETTLED, || match ask("GET", "/api/get") {
+        Ok(answer) if answer.status == 503 => match reached(&logs(), "GET", "/api/get") {
+            REPLICAS.. => Ok(()),
+            less => Err(format!("sent {less} times")),
+        },
+        other => Err(format!("{other:?}")),
+    });
+
+    // A replica that failed is passed over for a second, so not every request reaches one.
+    let mut paths = vec![];
+    let times = wait::until(5 * SETTLED, || {
+        let path = format!("/api/post-{}", paths.len());
+        assert_eq!(ask("POST", &path).unwrap().status, 503);
+        paths.push(path);
+        let logs = logs();
+        let times = paths.iter().map(|path| reached(&logs, "POST", path));
+        let times: Vec<_> = times.collect();
+        if times.iter().sum::<usize>() >= REPLICAS {
+            Ok(times)
+        } else {
+            Err(format!("{times:?}"))
+        }
+    });
+    assert!(times.iter().all(|&times| times <= 1), "{times:?}");
 }
