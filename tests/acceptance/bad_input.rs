@@ -154,6 +154,20 @@ fn bad_requests(tools: Tools) {
         if !right {
             wrong.push(format!("{name}: expected {expected:?}, got {statuses:?}"));
         }
+        if let Some(error) = last.filter(|status| **status >= "400") {
+            let line = String::from_utf8_lossy(&request);
+            let for_api = line
+                .split(' ')
+                .nth(1)
+                .is_some_and(|path| path.starts_with("/api") && !path.contains(".."));
+            let look = match for_api {
+                true => format!("\"status\":{error}}}"),
+                false => "<link rel=\"stylesheet\"".to_owned(),
+            };
+            if !answer.contains(&look) {
+                wrong.push(format!("{name}: not like other errors: {answer}"));
+            }
+        }
         assert_eq!(
             ok("http://localhost/api/hello").body,
             "Hello, World!",

@@ -31,6 +31,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         with(tools, "late_replicas_are_taken_up", late_replicas),
         with(tools, "the_proxy_starts_alone", proxy_alone),
         with(tools, "the_final_stack", final_stack),
+        with(tools, "the_final_stack_has_no_rights_to_spare", hardened),
         with(tools, "stop_times_and_exit_codes", stops),
         with(tools, "the_api_names_a_wrong_value", wrong_value),
         with(tools, "a_taken_port_is_named", taken_port),
@@ -208,19 +209,24 @@ fn late_replicas(tools: Tools) {
 }
 
 fn proxy_alone(tools: Tools) {
-    let project = Project::new(tools, "task6");
-    project.run("docker-compose build");
-    project.run("docker-compose up -d --no-deps proxy");
-    let answer = wait::until(Duration::from_secs(10), || {
-        http::get("http://localhost/api/hello")
-    });
-    assert_eq!(answer.status, 503, "{answer:?}");
-    project.run("docker-compose up -d --no-recreate --scale api=2");
-    wait::until(TAKEN_UP, || match http::get("http://localhost/api/hello") {
-        Ok(answer) if answer.status == 200 => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-    ok("http://localhost/");
+    for _ in 0..3 {
+        let project = Project::new(tools, ".");
+        project.run("docker-compose build");
+        project.run("docker-compose up -d --no-deps proxy");
+        let proxy = project.container("proxy");
+        let answer = wait::until(TAKEN_UP, || http::get("http://localhost/api/hello"));
+        assert_eq!(answer.status, 503, "{answer:?}");
+        project.run("docker-compose up -d --no-recreate");
+        for path in ["/api/hello", "/"] {
+            wait::until(TAKEN_UP, || {
+                match http::get(&format!("http://localhost{path}")) {
+                    Ok(answer) if answer.status == 200 => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            });
+        }
+        assert_eq!(project.container("proxy"), proxy, "the proxy is the same");
+    }
 }
 
 fn final_stack(tools: Tools) {
@@ -266,6 +272,70 @@ fn final_stack(tools: Tools) {
         let logs = project.run(&format!("docker-compose logs {service}"));
         assert!(logs.contains(&id), "{service} has no {id}: {logs}");
     }
+}
+
+fn hardened(tools: Tools) {
+    let project = Project::new(tools, ".");
+    project.run("docker-compose up -d --build");
+    ok("http://localhost/api/hello");
+    for service in ["api", "front-end", "proxy"] {
+        for id in project.containers(service) {
+            let host = |field: &str| inspect(&id, &format!("{{{{.HostConfig.{field}}}}}"));
+            assert_eq!(host("ReadonlyRootfs"), "true", "{service}");
+            assert_eq!(host("CapDrop"), "[ALL]", "{service}");
+            assert_eq!(host("CapAdd"), "[]", "{service}");
+            assert_eq!(host("SecurityOpt"), "[no-new-privileges:true]", "{service}");
+            assert_eq!(
+                host("LogConfig.Config"),
+                "map[max-file:3 max-size:10m]",
+                "{service}"
+            );
+            for limit in ["Memory", "PidsLimit"] {
+                let value: u64 = host(limit).parse().unwrap();
+                assert!(value > 0, "{service} has no limit: {limit}");
+            }
+            // As what its processes run, seen from outside; the first line is the heading.
+            let users = docker(&["top", &id, "-o", "uid,pid"]);
+            let users = users
+                .lines()
+                .skip(1)
+                .map(|line| line.split_whitespace().next());
+            assert!(users.clone().count() > 0);
+            for user in users {
+                assert!(matches!(user, Some("101" | "65534")), "{service}: {user:?}");
+            }
+        }
+    }
+
+    // No way out, and no way to each other.
+    for service in ["api", "front-end"] {
+        for id in project.containers(service) {
+            let networks = "{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}";
+            let networks = inspect(&id, networks);
+            let internal = networks
+                .split_whitespace()
+                .map(|id| inspect(id, "{{.Internal}}"));
+            assert_eq!(internal.collect::<Vec<_>>(), ["true"], "{service}");
+        }
+    }
+    let front_end = project.container("front-end");
+    let exec = |command: &str| docker(&["exec", &front_end, "sh", "-c", command]);
+    let reached = exec("curl --silent --max-time 2 http://api:5252/healthz || echo unreachable");
+    assert_eq!(reached, "unreachable");
+    let reached = exec("curl --silent --max-time 2 http://proxy/api/hello");
+    assert_eq!(reached, "Hello, World!");
+
+    // And one port alone is published.
+    for service in ["api", "front-end"] {
+        for id in project.containers(service) {
+            assert_eq!(docker(&["port", &id]), "", "{service}");
+        }
+    }
+    let published = docker(&["port", &project.container("proxy")]);
+    assert!(
+        published.lines().all(|line| line.starts_with("80/tcp -> ")),
+        "{published}"
+    );
 }
 
 fn stops(tools: Tools) {
