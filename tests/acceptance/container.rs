@@ -35,19 +35,6 @@ impl Container {
         docker(&["logs", &self.name])
     }
 
-    /// Stops it as `docker stop` does, and returns its exit code and how long the program took to
-    /// end, by the engine's clock.
-    #[track_caller]
-    pub fn stop(&self) -> (String, SignedDuration) {
-        let asked = Timestamp::now();
-        docker(&["stop", &self.name]);
-        let finished: Timestamp = inspect(&self.name, "{{.State.FinishedAt}}")
-            .parse()
-            .unwrap();
-        let code = inspect(&self.name, "{{.State.ExitCode}}");
-        (code, finished.duration_since(asked))
-    }
-
     /// Sends a signal, and returns the exit code that follows.
     #[track_caller]
     pub fn signal(&self, signal: &str) -> String {
@@ -59,6 +46,17 @@ impl Container {
             }
         })
     }
+}
+
+/// Stops a container as `docker stop` does, and returns its exit code and how long its program took
+/// to end, by the engine's clock.
+#[track_caller]
+pub fn stop(name: &str) -> (String, SignedDuration) {
+    let asked = Timestamp::now();
+    docker(&["stop", name]);
+    let finished: Timestamp = inspect(name, "{{.State.FinishedAt}}").parse().unwrap();
+    let code = inspect(name, "{{.State.ExitCode}}");
+    (code, finished.duration_since(asked))
 }
 
 /// A network of this test run.

@@ -12,7 +12,8 @@ use crate::{
     http,
     load::{Load, Report},
     project::Project,
-    tasks::ok,
+    stack::shares,
+    tasks::{ok, ok_within},
     tools::{Tools, docker, inspect},
     wait, with,
 };
@@ -59,8 +60,9 @@ fn stack(tools: Tools, replicas: usize) -> Project {
     project
 }
 
-/// Lets the load go on for as long as a change may take, and half of it more.
-fn settle() -> Instant {
+/// Lets the load go on for as long as a change may take, and half of it more, for the shares to be
+/// counted in. Returns when the change must have been taken up.
+fn go_on() -> Instant {
     let settled = Instant::now() + SETTLED;
     thread::sleep(SETTLED + SETTLED / 2);
     settled
@@ -116,7 +118,7 @@ fn scaled(tools: Tools) {
             project.run(&format!(
                 "docker-compose up -d --no-recreate --scale api={replicas}"
             ));
-            let settled = settle();
+            let settled = go_on();
             let report = load.stop();
             nothing_lost(
                 &format!("scaled to {replicas}"),
@@ -134,11 +136,16 @@ fn one_of_three(tools: Tools, case: &str, limit: Duration, happens: fn(&str)) {
     let project = stack(tools, 3);
     for _ in 0..TIMES {
         project.run("docker-compose up -d --no-recreate --scale api=3");
-        settle();
+        wait::until(SETTLED, || {
+            match shares("http://localhost/api/hello", 3).len() {
+                3 => Ok(()),
+                less => Err(format!("{less} replicas")),
+            }
+        });
         let victim = project.containers("api").into_iter().next().expect("three");
         let load = Load::start(PORT, HELLO);
         happens(&victim);
-        let settled = settle();
+        let settled = go_on();
         let report = load.stop();
         nothing_lost(case, &report, limit);
         equal_shares(&project, &report, settled);
@@ -189,7 +196,7 @@ fn new_version(tools: Tools) {
             }
         });
         project.run("docker-compose up -d --scale api=2");
-        let settled = settle();
+        let settled = go_on();
         let report = load.stop();
         nothing_lost("new version", &report, Duration::from_millis(500));
         equal_shares(&project, &report, settled);
@@ -206,10 +213,7 @@ fn recreated(tools: Tools) {
     let project = stack(tools, 2);
     for _ in 0..TIMES {
         project.run("docker-compose up -d --no-deps --force-recreate proxy");
-        wait::until(SETTLED, || match http::get("http://localhost/api/hello") {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+        ok_within(SETTLED, "http://localhost/api/hello");
     }
 }
 
@@ -218,7 +222,7 @@ fn reloaded(tools: Tools) {
     for _ in 0..TIMES {
         let load = Load::start(PORT, HELLO);
         docker(&["exec", &project.container("proxy"), "nginx", "-s", "reload"]);
-        let settled = settle();
+        let settled = go_on();
         let report = load.stop();
         nothing_lost("proxy reloaded", &report, Duration::from_millis(500));
         assert_eq!(report.closed, 0, "idle connections closed");
@@ -234,10 +238,7 @@ fn front_end(tools: Tools) {
         project.run("docker-compose up -d --no-deps --force-recreate front-end");
         let after = project.container("front-end");
         assert_ne!(before, after);
-        wait::until(SETTLED, || match http::get("http://localhost/") {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+        ok_within(SETTLED, "http://localhost/");
         nothing_lost(
             "front-end recreated",
             &load.stop(),
@@ -267,10 +268,7 @@ fn all_gone(tools: Tools) {
             ok("http://localhost/");
         }
         project.run("docker-compose start api");
-        wait::until(SETTLED, || match http::get("http://localhost/api/hello") {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+        ok_within(SETTLED, "http://localhost/api/hello");
     }
     let same = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
     assert_eq!(same, proxy, "the proxy was not touched");

@@ -14,9 +14,11 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    browser, http,
+    browser,
+    container::stop,
+    http,
     project::Project,
-    tasks::{GREETING, api_image, no_page, ok, unreachable},
+    tasks::{GREETING, STOP, api_image, no_page, ok, ok_within, unreachable},
     tools::{Tools, docker, inspect, output, root},
     wait, with, with_browser,
 };
@@ -40,7 +42,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
 
 /// How many of `requests` each replica answered. Every answer is a success.
 #[track_caller]
-fn shares(url: &str, requests: usize) -> BTreeMap<String, usize> {
+pub fn shares(url: &str, requests: usize) -> BTreeMap<String, usize> {
     let client = http::client();
     let mut shares = BTreeMap::new();
     for _ in 0..requests {
@@ -66,10 +68,7 @@ fn task6(tools: Tools) {
         }
     });
     let url = "http://localhost/api/whoami";
-    wait::until(Duration::from_secs(20), || match http::get(url) {
-        Ok(answer) if answer.status == 200 => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    ok_within(Duration::from_secs(20), url);
     wait::until(TAKEN_UP, || {
         let shares = shares(url, 10);
         let expected = replicas.iter().map(|name| (name.clone(), 5)).collect();
@@ -345,12 +344,9 @@ fn stops(tools: Tools) {
     // With connections of the proxy open to it.
     shares("http://localhost/api/hello", 10);
     for id in project.containers("api") {
-        let asked = Timestamp::now();
-        docker(&["stop", &id]);
-        let finished: Timestamp = inspect(&id, "{{.State.FinishedAt}}").parse().unwrap();
-        let time = finished.duration_since(asked);
-        assert!(time.as_millis() <= 500, "{time:?}");
-        assert_eq!(inspect(&id, "{{.State.ExitCode}}"), "0");
+        let (code, time) = stop(&id);
+        assert_eq!(code, "0");
+        assert!(time <= STOP, "{time:?}");
     }
 }
 

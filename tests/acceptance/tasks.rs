@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 
 use crate::{
     browser,
-    container::Container,
+    container::{Container, stop},
     http::{self, Answer},
     project::Project,
     tools::{Tools, docker, in_terminal, inspect, output},
@@ -18,7 +18,7 @@ use crate::{
 pub const START: Duration = Duration::from_secs(10);
 
 /// How long a program may take to end after SIGTERM.
-const STOP: SignedDuration = SignedDuration::from_millis(500);
+pub const STOP: SignedDuration = SignedDuration::from_millis(500);
 
 /// The size of an image with one of the APIs, in bytes.
 const API_SIZE: u64 = 3_000_000;
@@ -49,10 +49,16 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
     ]
 }
 
-/// Waits for an answer that is a success.
+/// Waits for an answer that is a success, as long as a service may take to start.
 #[track_caller]
 pub fn ok(url: &str) -> Answer {
-    wait::until(START, || match http::get(url) {
+    ok_within(START, url)
+}
+
+/// Waits for an answer that is a success.
+#[track_caller]
+pub fn ok_within(limit: Duration, url: &str) -> Answer {
+    wait::until(limit, || match http::get(url) {
         Ok(answer) if answer.status == 200 => Ok(answer),
         other => Err(format!("{url}: {other:?}")),
     })
@@ -118,7 +124,7 @@ cannot listen on 0.0.0.0:5252: Address already in use (os error 98)
 "
     );
 
-    let (code, time) = api.stop();
+    let (code, time) = stop(&api.name);
     assert_eq!(code, "0");
     assert!(time <= STOP, "{time:?}");
     drop(api);
