@@ -135,6 +135,19 @@ fn round_robin(tools: Tools) {
     for answers in all.values() {
         assert!((equal..=equal + 1).contains(answers), "{all:?}");
     }
+
+    // And over connections that were kept, where each would have left one behind in TIME_WAIT. The
+    // API's image has no shell, so another one looks, from the same network, for port 5252: 0x1484.
+    for replica in project.containers("api") {
+        let network = format!("container:{replica}");
+        let look = ["run", "--rm", "--network", &network, "nginx:1.30"];
+        let sockets = docker(&[&look[..], &["cat", "/proc/net/tcp"]].concat());
+        let connections = sockets.matches(":1484 ").count();
+        assert!(
+            (1..equal / 2).contains(&connections),
+            "{connections} for {equal} requests"
+        );
+    }
 }
 
 fn late_replicas(tools: Tools) {
