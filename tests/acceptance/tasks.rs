@@ -10,7 +10,7 @@ use crate::{
     container::{Container, stop},
     http::{self, Answer},
     project::Project,
-    tools::{Tools, docker, in_terminal, inspect, output},
+    tools::{Tools, docker, in_terminal, inspect, output, unique},
     wait, with, with_browser,
 };
 
@@ -155,14 +155,16 @@ fn compiles_only_what_changed(tools: Tools) {
     tools.run(".", &format!("cp -r task1/. {folder}"));
     let program = copy.path().join("src/main.rs");
     let text = fs::read_to_string(&program).unwrap();
-    fs::write(&program, text.replace("Hello, World!", "Hello, Change!")).unwrap();
+    // New in each run, or the engine would have the image from the last.
+    let greeting = unique("greeting");
+    fs::write(&program, text.replace("Hello, World!", &greeting)).unwrap();
 
     let log = tools.run(".", &format!("docker build -t hello-api:changed {folder}"));
     assert!(!log.contains("Compiling axum"), "{log}");
     assert!(log.contains("Compiling task1-api"), "{log}");
     let api = Container::run("hello-api:changed", &["--publish", "5252:5252"]);
     let answer = ok("http://localhost:5252/api/hello");
-    assert_eq!(answer.body, "Hello, Change!");
+    assert_eq!(answer.body, greeting);
     drop(api);
     docker(&["rmi", "hello-api:changed"]);
 }
