@@ -110,10 +110,11 @@ fn round_robin(tools: Tools) {
     project.run(&format!(
         "docker-compose {files} up -d --build --scale api={REPLICAS}"
     ));
-    let workers = docker(&["top", &project.container("proxy")]);
-    assert_eq!(workers.matches("nginx: worker process").count(), 4);
     let url = "http://localhost/api/hello";
     ok(url);
+    // Once it answers, its workers are there; before, the shell may still be preparing.
+    let workers = docker(&["top", &project.container("proxy")]);
+    assert_eq!(workers.matches("nginx: worker process").count(), 4);
     wait::until(TAKEN_UP, || match shares(url, REPLICAS).len() {
         REPLICAS => Ok(()),
         less => Err(format!("{less} replicas")),
