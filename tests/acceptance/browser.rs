@@ -1,43 +1,291 @@
-//! A page as a browser shows it.
+//! A real browser with one page, driven through chromedriver.
 
-use std::process::Command;
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use fantoccini::{
+    Client, ClientBuilder,
+    error::CmdError,
+    key::Key,
+    wd::{Capabilities, WebDriverCompatibleCommand},
+};
+use hyper::Method;
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tokio::runtime::{self, Runtime};
+use url::{ParseError, Url};
+
+use crate::wait;
 
 /// The names of the browser on the common distributions.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// How long scripts may run, in milliseconds of the page's own clock, which does not wait.
-const TIME_BUDGET_MS: u32 = 5000;
+/// How long a page may take to show what it should, when nothing else is said.
+const SHOWN: Duration = Duration::from_secs(5);
 
-/// The browser's program, when there is one.
-pub fn find() -> Option<&'static str> {
-    NAMES.into_iter().find(|name| {
-        let version = Command::new(name).arg("--version").output();
-        version.is_ok_and(|output| output.status.success())
-    })
+/// The accessibility rules of axe-core that must hold: WCAG 2.2, levels A and AA.
+const WCAG: [&str; 5] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
+
+/// Why there is no browser to drive, if there is none.
+pub fn missing() -> Option<&'static str> {
+    match () {
+        () if !NAMES.into_iter().any(runs) => Some("no browser"),
+        () if !runs("chromedriver") => Some("no chromedriver"),
+        () => None,
+    }
 }
 
-/// The document at `url` as HTML, after its scripts have run.
-#[track_caller]
-pub fn document(url: &str) -> String {
-    let profile = tempfile::tempdir().unwrap();
-    let output = Command::new(find().expect("a browser"))
-        .args([
-            "--headless",
-            // As root, and in a container, it cannot make a sandbox of its own.
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--dump-dom",
-        ])
-        .arg(format!("--virtual-time-budget={TIME_BUDGET_MS}"))
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(url)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+/// Why accessibility cannot be checked, if it cannot.
+pub fn axe_missing() -> Option<&'static str> {
+    match env::var_os("AXE") {
+        Some(_) => None,
+        None => Some("no axe-core: AXE is not set to the path of its axe.min.js"),
+    }
+}
+
+fn runs(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+/// A browser window without a screen.
+pub struct Browser {
+    runtime: Runtime,
+    client: Client,
+    driver: Child,
+}
+
+impl Browser {
+    /// Opens `url`, 1280 pixels wide, in light colours.
+    #[track_caller]
+    pub fn open(url: &str) -> Self {
+        let mut driver = Command::new("chromedriver")
+            // A free one, which it then names.
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("chromedriver runs");
+        let output = BufReader::new(driver.stdout.take().expect("it is piped"));
+        let port = output
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                let port = line.strip_prefix("ChromeDriver was started successfully on port ")?;
+                Some(port.trim_end_matches('.').to_owned())
+            })
+            .expect("chromedriver names its port");
+
+        let capabilities = json!({
+            "goog:chromeOptions": {
+                "args": [
+                    "--headless",
+                    // As root, and in a container, it cannot make a sandbox of its own.
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    "--disable-quic",
+                    "--no-first-run",
+                    "--disable-background-networking",
+                    "--disable-component-update",
+                    "--disable-sync",
+                ],
+            },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        });
+        let Value::Object(capabilities) = capabilities else {
+            unreachable!("it is an object");
+        };
+        let capabilities: Capabilities = capabilities.into_iter().collect();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let client = runtime.block_on(
+            ClientBuilder::new(HttpConnector::new())
+                .capabilities(capabilities)
+                .connect(&format!("http://127.0.0.1:{port}")),
+        );
+        let client = client.expect("a session of chromedriver");
+        let browser = Self {
+            runtime,
+            client,
+            driver,
+        };
+        browser.size(1280, 900);
+        browser.media("light", "no-preference");
+        browser.go(url);
+        browser
+    }
+
+    #[track_caller]
+    pub fn go(&self, url: &str) {
+        self.wait_for(self.client.goto(url));
+    }
+
+    /// The size of the window's inside, in CSS pixels.
+    #[track_caller]
+    pub fn size(&self, width: u32, height: u32) {
+        let size =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", size);
+    }
+
+    /// What the user prefers: the `prefers-color-scheme` and the `prefers-reduced-motion`.
+    #[track_caller]
+    pub fn media(&self, color_scheme: &str, reduced_motion: &str) {
+        let features = json!([
+            {"name": "prefers-color-scheme", "value": color_scheme},
+            {"name": "prefers-reduced-motion", "value": reduced_motion},
+        ]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
+    }
+
+    /// Hides the window, as another one in front of it does.
+    #[track_caller]
+    pub fn minimize(&self) {
+        self.wait_for(self.client.minimize_window());
+    }
+
+    /// Shows the window again.
+    #[track_caller]
+    pub fn restore(&self) {
+        self.wait_for(self.client.maximize_window());
+    }
+
+    /// Runs the body of a function in the page, and returns what it returns.
+    #[track_caller]
+    pub fn run(&self, script: &str) -> Value {
+        self.wait_for(self.client.execute(script, vec![]))
+    }
+
+    /// The text of each element that `selector` selects.
+    #[track_caller]
+    pub fn texts(&self, selector: &str) -> Vec<String> {
+        let script = format!(
+            "return [...document.querySelectorAll({})].map((element) => element.textContent)",
+            json!(selector)
+        );
+        serde_json::from_value(self.run(&script)).expect("texts")
+    }
+
+    /// The text of the only element that `selector` selects.
+    #[track_caller]
+    pub fn text(&self, selector: &str) -> String {
+        let texts = self.texts(selector);
+        let [text] = texts.as_slice() else {
+            panic!("{selector}: expected one element, got {texts:?}");
+        };
+        text.clone()
+    }
+
+    /// Waits for the only element that `selector` selects to have this text.
+    #[track_caller]
+    pub fn shows(&self, selector: &str, text: &str) {
+        self.shows_within(SHOWN, selector, text);
+    }
+
+    #[track_caller]
+    pub fn shows_within(&self, limit: Duration, selector: &str, text: &str) {
+        wait::until(limit, || match self.text(selector) {
+            shown if shown == text => Ok(()),
+            shown => Err(format!("{selector}: {shown:?}, not {text:?}")),
+        });
+    }
+
+    /// Presses and releases a key.
+    #[track_caller]
+    pub fn press(&self, key: Key) {
+        let focused = self.wait_for(self.client.active_element());
+        self.wait_for(focused.send_keys(&char::from(key).to_string()));
+    }
+
+    /// What the browser and the page have written to the console since the last call.
+    #[track_caller]
+    pub fn console(&self) -> Vec<String> {
+        let log = self.chrome("se/log", json!({"type": "browser"}));
+        let entries = log.as_array().expect("entries").iter();
+        entries.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// What axe-core finds wrong with the page for people who see, hear or move otherwise.
+    #[track_caller]
+    pub fn accessibility_violations(&self) -> Vec<Value> {
+        let path = env::var_os("AXE").expect("axe-core");
+        let axe = fs::read_to_string(&path);
+        self.run(&axe.unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        let run = format!(
+            "const done = arguments[0]; axe.run({{ runOnly: {} }}).then(done)",
+            json!(WCAG)
+        );
+        let result = self.wait_for(self.client.execute_async(&run, vec![]));
+        assert!(
+            result["passes"]
+                .as_array()
+                .is_some_and(|passes| !passes.is_empty()),
+            "it checked nothing"
+        );
+        let violations = result["violations"].as_array().expect("violations");
+        let brief = |violation: &Value| {
+            let nodes = violation["nodes"].as_array().into_iter().flatten();
+            let nodes: Vec<_> = nodes.map(|node| &node["html"]).collect();
+            json!({"rule": violation["id"], "help": violation["help"], "nodes": nodes})
+        };
+        violations.iter().map(brief).collect()
+    }
+
+    /// The window as a PNG file.
+    #[track_caller]
+    pub fn screenshot(&self) -> Vec<u8> {
+        self.wait_for(self.client.screenshot())
+    }
+
+    /// A command of the DevTools protocol.
+    #[track_caller]
+    pub fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({"cmd": command, "params": parameters});
+        self.chrome("goog/cdp/execute", body)
+    }
+
+    #[track_caller]
+    fn chrome(&self, path: &'static str, body: Value) -> Value {
+        self.wait_for(self.client.issue_cmd(ChromeCommand { path, body }))
+    }
+
+    #[track_caller]
+    fn wait_for<T>(&self, command: impl Future<Output = Result<T, CmdError>>) -> T {
+        match self.runtime.block_on(command) {
+            Ok(value) => value,
+            Err(error) => panic!("the browser: {error}"),
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The browser ends with its session, and chromedriver when it is told.
+        if let Err(error) = self.runtime.block_on(self.client.clone().close()) {
+            eprintln!("the browser: {error}");
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+/// A command that chromedriver has beyond the WebDriver standard.
+#[derive(Debug)]
+struct ChromeCommand {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for ChromeCommand {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        let session = session.unwrap_or_default();
+        base.join(&format!("session/{session}/{}", self.path))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
+    }
 }

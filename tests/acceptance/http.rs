@@ -12,6 +12,7 @@ use ureq::{
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// As text, with a replacement for what is none.
     pub body: String,
 }
 
@@ -56,7 +57,7 @@ pub fn send(
     Ok(Answer {
         status: parts.status,
         headers: parts.headers,
-        body: body.read_to_string()?,
+        body: String::from_utf8_lossy(&body.read_to_vec()?).into_owned(),
     })
 }
 

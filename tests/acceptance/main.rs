@@ -3,6 +3,7 @@
 //! Without an engine, what needs one is reported as ignored; with `REQUIRE_DOCKER=1` it fails.
 
 mod bad_input;
+mod board;
 mod browser;
 mod container;
 mod http;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     // The same containers whichever tools make them.
     trials.extend(resilience::trials(Tools::Current));
     trials.extend(bad_input::trials(Tools::Current));
+    trials.extend(board::trials(Tools::Current));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -66,11 +68,24 @@ fn with(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
 
 /// A test that needs a browser besides.
 fn with_browser(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
-    let missing = move || match browser::find() {
-        None => Some("no browser"),
-        Some(_) => tools.missing(),
-    };
-    trial(format!("{tools}::{name}"), missing, move || test(tools))
+    trial(
+        format!("{tools}::{name}"),
+        move || browser::missing().or_else(|| tools.missing()),
+        move || test(tools),
+    )
+}
+
+/// A test that needs a browser, and axe-core in it.
+fn with_axe(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
+    trial(
+        format!("{tools}::{name}"),
+        move || {
+            browser::axe_missing()
+                .or_else(browser::missing)
+                .or_else(|| tools.missing())
+        },
+        move || test(tools),
+    )
 }
 
 fn trial(

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use libtest_mimic::Trial;
 
 use crate::{
-    browser,
+    browser::Browser,
     container::{Container, stop},
     http::{self, Answer},
     project::Project,
@@ -23,11 +23,12 @@ pub const STOP: SignedDuration = SignedDuration::from_millis(500);
 /// The size of an image with one of the APIs, in bytes.
 const API_SIZE: u64 = 3_000_000;
 
-/// What the page shows when the API cannot be reached.
-const UNREACHABLE: &str = r#"<h1 id="dynamic-content">The API cannot be reached</h1>"#;
+/// The heading of the pages, which is what the API says.
+pub const HEADING: &str = "#dynamic-content";
+pub const GREETING: &str = "Hello, World!";
 
-/// What it shows else.
-pub const GREETING: &str = r#"<h1 id="dynamic-content">Hello, World!</h1>"#;
+/// And when it cannot be reached.
+const UNREACHABLE: &str = "The API cannot be reached";
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
     vec![
@@ -219,18 +220,39 @@ fn task3_back_end(tools: Tools) {
     assert_eq!(preflight.header("access-control-allow-methods"), "GET");
 }
 
+/// That the page says hello, and nothing is wrong with it.
+#[track_caller]
+fn greets(url: &str) {
+    let page = Browser::open(url);
+    page.shows(HEADING, GREETING);
+    assert_eq!(page.console(), [""; 0]);
+}
+
+/// That the page says that the API cannot be reached, and the browser why.
+#[track_caller]
+fn misses_the_api(url: &str) -> Browser {
+    let page = Browser::open(url);
+    page.shows(HEADING, UNREACHABLE);
+    let console = page.console();
+    let failed = |line: &String| line.contains("Failed to load resource");
+    assert!(console.iter().all(failed), "{console:?}");
+    page
+}
+
 fn task3_page(tools: Tools) {
     let api = back_end(tools, "task3");
     let _front_end = front_end(tools, "task3");
-    let page = browser::document("http://localhost:9000/");
-    assert!(page.contains(GREETING), "{page}");
-    assert!(page.contains(r#"<p id="help" hidden="">"#), "{page}");
+    let url = "http://localhost:9000/";
+    greets(url);
 
     drop(api);
-    let page = browser::document("http://localhost:9000/");
-    assert!(page.contains(UNREACHABLE), "{page}");
-    let help = r#"<p id="help">Start it, then reload this page: <code>docker run --rm -p 5252:5252 hello-api:task3</code>"#;
-    assert!(page.contains(help), "{page}");
+    let page = misses_the_api(url);
+    let help = "Start it, then reload this page: docker run --rm -p 5252:5252 hello-api:task3";
+    page.shows("#help:not([hidden])", help);
+    let _api = back_end(tools, "task3");
+    page.go(url);
+    page.shows(HEADING, GREETING);
+    page.shows("#help[hidden]", help);
 }
 
 fn task4(tools: Tools) {
@@ -238,22 +260,19 @@ fn task4(tools: Tools) {
     project.run("docker-compose build");
     project.run("docker-compose up -d");
     hello();
-    let page = browser::document("http://localhost:9000/");
-    assert!(page.contains(GREETING), "{page}");
+    greets("http://localhost:9000/");
 }
 
 fn task5(tools: Tools) {
     let project = Project::new(tools, "task5");
     project.run("docker-compose build");
     project.run("docker-compose up -d");
-    assert_eq!(ok("http://localhost/api/hello").body, "Hello, World!");
-    let page = browser::document("http://localhost/");
-    assert!(page.contains(GREETING), "{page}");
+    assert_eq!(ok("http://localhost/api/hello").body, GREETING);
+    greets("http://localhost/");
     no_page("http://localhost/no/such/page");
     unreachable(5252);
     unreachable(9000);
 
     project.run("docker-compose stop api");
-    let page = browser::document("http://localhost/");
-    assert!(page.contains(UNREACHABLE), "{page}");
+    misses_the_api("http://localhost/");
 }

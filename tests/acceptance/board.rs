@@ -1,0 +1,559 @@
+//! The page of the final stack, on which the round robin is seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs, thread,
+    time::Duration,
+};
+
+use fantoccini::key::Key;
+use libtest_mimic::Trial;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    browser::Browser,
+    http,
+    project::Project,
+    tasks::{GREETING, HEADING, ok},
+    tools::{Tools, docker, inspect, root},
+    wait, with, with_axe, with_browser,
+};
+
+const PAGE: &str = "http://localhost/";
+const STATUS: &str = "#status";
+
+/// How long it may take until all replicas have had their turns, the shares are equal, and those
+/// that are gone are known to be.
+const TURNS: Duration = Duration::from_secs(20);
+
+/// The longest pause between two requests when nothing answers, and what follows it.
+const RECOVERY: Duration = Duration::from_secs(12);
+
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    vec![
+        with_browser(tools, "the_board_shows_the_replicas", replicas),
+        with_browser(tools, "the_board_shows_who_is_gone", gone),
+        with_browser(tools, "the_board_says_that_nothing_answers", silence),
+        with_browser(tools, "the_board_is_used_by_keyboard", keyboard),
+        with_browser(tools, "the_board_asks_nothing_when_hidden", hidden),
+        with_browser(tools, "the_board_fits_every_window", sizes),
+        with_axe(tools, "the_board_is_accessible", accessible),
+        with(tools, "the_page_is_compressed_and_never_stale", cached),
+    ]
+}
+
+/// The page, while it runs.
+pub struct Board {
+    browser: Browser,
+}
+
+/// What the board shows of one replica.
+#[derive(Debug, Deserialize)]
+struct Card {
+    name: String,
+    state: String,
+    /// As it is written, in %.
+    share: String,
+    requests: usize,
+}
+
+/// A place in the window, in CSS pixels.
+#[derive(Debug, Deserialize)]
+struct Rectangle {
+    left: f64,
+    top: f64,
+    right: f64,
+    bottom: f64,
+}
+
+impl Rectangle {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.left < other.right
+            && other.left < self.right
+            && self.top < other.bottom
+            && other.top < self.bottom
+    }
+
+    /// Within a pixel, since places are fractions.
+    fn is_in(&self, other: &Self) -> bool {
+        self.left >= other.left - 1.0
+            && self.right <= other.right + 1.0
+            && self.top >= other.top - 1.0
+            && self.bottom <= other.bottom + 1.0
+    }
+}
+
+impl Board {
+    #[track_caller]
+    pub fn open() -> Self {
+        let browser = Browser::open(PAGE);
+        browser.shows(HEADING, GREETING);
+        // What moves by itself, from the opening on (https://web.dev/articles/cls).
+        browser.run(
+            "window.shifts = [];
+             new PerformanceObserver((list) => {
+               for (const shift of list.getEntries()) {
+                 const nodes = shift.sources.map(({ node }) => node?.outerHTML ?? node?.data);
+                 if (!shift.hadRecentInput) shifts.push([shift.value, ...nodes]);
+               }
+             }).observe({ type: 'layout-shift', buffered: true });",
+        );
+        Self { browser }
+    }
+
+    #[track_caller]
+    fn cards(&self) -> Vec<Card> {
+        let cards = self.browser.run(
+            "return [...document.querySelectorAll('.replica')].map((card) => {
+               const text = (selector) => card.querySelector(selector).textContent;
+               return {
+                 name: text('h2'),
+                 state: text('.state'),
+                 share: text('[data-is=share]'),
+                 requests: Number(text('[data-is=requests]').replaceAll(',', '')),
+               };
+             })",
+        );
+        serde_json::from_value(cards).expect("cards")
+    }
+
+    /// Waits until just these replicas are on the board.
+    #[track_caller]
+    pub fn has(&self, replicas: &BTreeSet<String>) {
+        wait::until(TURNS, || {
+            let cards = self.cards();
+            let names: BTreeSet<_> = cards.iter().map(|card| card.name.clone()).collect();
+            if cards.len() == names.len() && names == *replicas {
+                Ok(())
+            } else {
+                Err(format!("{names:?}, not {replicas:?}"))
+            }
+        });
+    }
+
+    /// Waits until the shares are equal.
+    #[track_caller]
+    pub fn is_even(&self) {
+        wait::until(TURNS, || {
+            let cards = self.cards();
+            let equal = format!("{:.1} %", 100.0 / cards.len() as f64);
+            if cards.iter().all(|card| card.share == equal) {
+                Ok(())
+            } else {
+                Err(format!("{cards:?}"))
+            }
+        });
+    }
+
+    /// Waits until the replicas are in these states.
+    #[track_caller]
+    fn states(&self, expected: &BTreeMap<String, &str>) {
+        wait::until(TURNS, || {
+            let cards = self.cards();
+            let states: BTreeMap<_, _> = cards
+                .iter()
+                .map(|card| (card.name.clone(), card.state.as_str()))
+                .collect();
+            if states == *expected {
+                Ok(())
+            } else {
+                Err(format!("{states:?}, not {expected:?}"))
+            }
+        });
+    }
+
+    /// A figure of the proxy.
+    #[track_caller]
+    fn figure(&self, id: &str) -> usize {
+        let text = self.browser.text(&format!("#{id}")).replace(',', "");
+        text.parse().expect("a number")
+    }
+
+    /// Waits until a figure of the proxy is as it should be.
+    #[track_caller]
+    fn figure_is(&self, id: &str, right: impl Fn(usize) -> bool) {
+        wait::until(TURNS, || match self.figure(id) {
+            figure if right(figure) => Ok(()),
+            figure => Err(format!("{id}: {figure}")),
+        });
+    }
+
+    /// Waits for this state of the whole, in words.
+    #[track_caller]
+    fn says(&self, text: &str) {
+        self.browser.shows_within(TURNS, STATUS, text);
+    }
+
+    /// That no request failed, nothing moved, and the console is empty.
+    #[track_caller]
+    fn nothing_wrong(&self) {
+        assert_eq!(self.figure("errors"), 0);
+        assert_eq!(self.browser.run("return shifts"), json!([]));
+        assert_eq!(self.browser.console(), [""; 0]);
+    }
+
+    /// What does not fit into the window, if anything does not.
+    #[track_caller]
+    fn misfit(&self) -> Option<String> {
+        let scrolls = self.browser.run(
+            "const page = document.documentElement; return page.scrollWidth > page.clientWidth",
+        );
+        if scrolls != false {
+            return Some("it scrolls sideways".to_owned());
+        }
+        let cut = self.browser.run(
+            "return [...document.querySelectorAll('.replica, .replica *, #proxy *')]
+               .filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth && clientWidth > 0)
+               .map((element) => element.outerHTML)",
+        );
+        if cut != json!([]) {
+            return Some(format!("cut off: {cut}"));
+        }
+        let places = self.rectangles("#proxy, .replica");
+        let board = &self.rectangles("#board")[0];
+        places.iter().enumerate().find_map(|(i, place)| {
+            let over = places[..i].iter().find(|other| place.overlaps(other));
+            match over {
+                Some(other) => Some(format!("{place:?} is over {other:?}")),
+                None if !place.is_in(board) => Some(format!("{place:?} is not in {board:?}")),
+                None => None,
+            }
+        })
+    }
+
+    #[track_caller]
+    fn rectangles(&self, selector: &str) -> Vec<Rectangle> {
+        let rectangles = self.browser.run(&format!(
+            "return [...document.querySelectorAll('{selector}')]
+               .map((element) => element.getBoundingClientRect())"
+        ));
+        serde_json::from_value(rectangles).expect("rectangles")
+    }
+}
+
+/// The final stack with `replicas`.
+fn stack(tools: Tools, replicas: usize) -> Project {
+    let project = Project::new(tools, ".");
+    project.run(&format!(
+        "docker-compose up -d --build --scale api={replicas}"
+    ));
+    ok("http://localhost/api/hello");
+    project
+}
+
+fn scale(project: &Project, replicas: usize) -> BTreeSet<String> {
+    project.run(&format!(
+        "docker-compose up -d --no-recreate --scale api={replicas}"
+    ));
+    project.host_names("api")
+}
+
+fn replicas(tools: Tools) {
+    let project = stack(tools, 2);
+    let board = Board::open();
+    board.has(&project.host_names("api"));
+    board.is_even();
+    board.says("2 replicas answer in turn.");
+    // It runs by itself, at the rate it says.
+    board.figure_is("per-second", |rate| rate == 5);
+
+    let more = scale(&project, 5);
+    board.has(&more);
+    board.is_even();
+    board.says("5 replicas answer in turn.");
+    let cards = board.cards();
+    assert!(
+        cards
+            .iter()
+            .all(|card| card.requests > 0 && card.state == "answers"),
+        "{cards:?}"
+    );
+    let latency = board.browser.texts("[data-is=now], [data-is=median]");
+    assert!(
+        latency.iter().all(|text| text
+            .strip_suffix(" ms")
+            .and_then(|number| number.parse().ok())
+            .is_some_and(|ms: f64| ms > 0.0)),
+        "{latency:?}"
+    );
+    board.nothing_wrong();
+
+    // As fast as it can, for the picture in the README.
+    board.browser.run(
+        "const rate = document.getElementById('rate');
+         rate.value = 50;
+         rate.dispatchEvent(new Event('input'));",
+    );
+    board.figure_is("per-second", |rate| rate >= 40);
+    board.figure_is("requests", |requests| requests >= 1000);
+    board.is_even();
+    board.nothing_wrong();
+    let picture = board.browser.screenshot();
+    if env::var_os("UPDATE_SCREENSHOT").is_some() {
+        fs::write(root().join("task6/board.png"), &picture).unwrap();
+    }
+}
+
+fn gone(tools: Tools) {
+    let project = stack(tools, 3);
+    let board = Board::open();
+    let names = project.host_names("api");
+    board.has(&names);
+    let victim = project.containers("api").into_iter().next().expect("three");
+    let victim_name = inspect(&victim, "{{.Config.Hostname}}");
+    docker(&["kill", &victim]);
+    let mut states: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), "answers")).collect();
+    states.insert(victim_name.clone(), "gone");
+    board.states(&states);
+    board.says("2 replicas answer in turn. 1 gone.");
+    board.nothing_wrong();
+
+    docker(&["start", &victim]);
+    states.insert(victim_name, "answers");
+    board.states(&states);
+    board.is_even();
+    board.says("3 replicas answer in turn.");
+    board.nothing_wrong();
+}
+
+fn silence(tools: Tools) {
+    let project = stack(tools, 2);
+    let board = Board::open();
+    board.is_even();
+    for (service, what) in [
+        ("api", "No replica answers."),
+        ("proxy", "The proxy does not answer."),
+    ] {
+        project.run(&format!("docker-compose stop {service}"));
+        board.says(&format!(
+            "{what} This page keeps asking, and goes on by itself."
+        ));
+        let errors = board.figure("errors");
+        assert!(errors > 0);
+        assert_eq!(board.browser.text(HEADING), GREETING);
+
+        // It asks less and less often: of the last requests, each came later after the one before.
+        board.figure_is("errors", |now| now >= errors + 3);
+        let pauses = board.browser.run(
+            "const asked = performance.getEntriesByType('resource')
+               .filter(({ name }) => name.endsWith('/api/hello'))
+               .map(({ startTime }) => startTime).slice(-4);
+             return asked.slice(1).map((time, i) => time - asked[i]);",
+        );
+        let pauses: Vec<f64> = serde_json::from_value(pauses).unwrap();
+        assert!(
+            pauses.len() == 3 && pauses.is_sorted_by(|one, next| 1.5 * one < *next),
+            "{pauses:?}"
+        );
+
+        project.run(&format!("docker-compose start {service}"));
+        board
+            .browser
+            .shows_within(RECOVERY, STATUS, "2 replicas answer in turn.");
+        let errors = board.figure("errors");
+        board.is_even();
+        assert_eq!(board.figure("errors"), errors);
+    }
+    let console = board.browser.console();
+    assert!(
+        console
+            .iter()
+            .all(|line| line.contains("Failed to load resource")),
+        "{console:?}"
+    );
+    assert_eq!(board.browser.run("return shifts"), json!([]));
+}
+
+fn keyboard(tools: Tools) {
+    let _project = stack(tools, 2);
+    let board = Board::open();
+    let browser = &board.browser;
+    let focused = || browser.run("return document.activeElement.id");
+
+    // The first control of the page, and what it has to say.
+    browser.press(Key::Tab);
+    assert_eq!(focused(), "run");
+    assert_eq!(browser.text("#run"), "Pause");
+    browser.press(Key::Enter);
+    assert_eq!(browser.text("#run"), "Start");
+    board.says("Paused.");
+    let paused = still(&board);
+
+    browser.press(Key::Tab);
+    assert_eq!(focused(), "rate");
+    browser.press(Key::Right);
+    assert_eq!(browser.text("#rate-value"), "6");
+    browser.press(Key::End);
+    assert_eq!(browser.text("#rate-value"), "50");
+    browser.press(Key::Home);
+    assert_eq!(browser.text("#rate-value"), "1");
+    browser.press(Key::Right);
+    browser.press(Key::Right);
+
+    browser.press(Key::Tab);
+    assert_eq!(focused(), "burst");
+    browser.press(Key::Space);
+    board.figure_is("requests", |requests| requests == paused + 100);
+    // Still paused, but for these.
+    assert_eq!(still(&board), paused + 100);
+
+    browser.press(Key::Tab);
+    assert_eq!(focused(), "reset");
+    browser.press(Key::Space);
+    board.figure_is("requests", |requests| requests == 0);
+    assert!(board.cards().is_empty());
+
+    browser.run("document.getElementById('run').focus()");
+    browser.press(Key::Space);
+    board.figure_is("per-second", |rate| rate == 3);
+    board.is_even();
+    board.nothing_wrong();
+}
+
+/// The requests, when they have become no more for a while.
+#[track_caller]
+fn still(board: &Board) -> usize {
+    let mut before = board.figure("requests");
+    wait::until(TURNS, || {
+        // Longer than the figures take to be shown, and the slowest request.
+        thread::sleep(Duration::from_millis(1500));
+        let now = board.figure("requests");
+        if now == before {
+            Ok(now)
+        } else {
+            before = now;
+            Err(format!("{now} requests"))
+        }
+    })
+}
+
+fn hidden(tools: Tools) {
+    let _project = stack(tools, 2);
+    let board = Board::open();
+    board.is_even();
+    let browser = &board.browser;
+    browser.minimize();
+    assert_eq!(browser.run("return document.visibilityState"), "hidden");
+    still(&board);
+    browser.restore();
+    assert_eq!(browser.run("return document.visibilityState"), "visible");
+    let requests = board.figure("requests");
+    board.figure_is("requests", |now| now >= requests + 10);
+    // Nobody was gone meanwhile.
+    board.says("2 replicas answer in turn.");
+    board.is_even();
+    board.nothing_wrong();
+}
+
+/// How long a replica may take to move to another place.
+const MOVED: Duration = Duration::from_secs(3);
+
+/// The widths of a small and of a usual phone, a tablet, and wide screens.
+const WIDTHS: [u32; 5] = [320, 390, 800, 1280, 1920];
+
+fn sizes(tools: Tools) {
+    let project = stack(tools, 1);
+    let board = Board::open();
+    board.says("1 replica answers.");
+    for count in [1, 3, 8, 12] {
+        board.has(&scale(&project, count));
+        for width in WIDTHS {
+            board.browser.size(width, 900);
+            // Once they have moved to their places.
+            wait::until(MOVED, || match board.misfit() {
+                None => Ok(()),
+                Some(misfit) => Err(format!("{count} replicas, {width} wide: {misfit}")),
+            });
+        }
+    }
+}
+
+fn accessible(tools: Tools) {
+    let project = stack(tools, 3);
+    let board = Board::open();
+    board.has(&project.host_names("api"));
+    let browser = &board.browser;
+    let no_violations = |what: &str| {
+        for scheme in ["light", "dark"] {
+            browser.media(scheme, "no-preference");
+            let violations = browser.accessibility_violations();
+            assert!(violations.is_empty(), "{what}, {scheme}: {violations:#?}");
+        }
+    };
+    no_violations("the board");
+
+    // Who wants no motion sees none.
+    let moving = "return document.getAnimations().length";
+    wait::until(TURNS, || match browser.run(moving).as_u64() {
+        Some(1..) => Ok(()),
+        other => Err(format!("{other:?} animations")),
+    });
+    browser.media("light", "reduce");
+    wait::until(TURNS, || match browser.run(moving).as_u64() {
+        Some(0) => Ok(()),
+        other => Err(format!("{other:?} animations")),
+    });
+    let requests = board.figure("requests");
+    while board.figure("requests") < requests + 10 {
+        assert_eq!(browser.run(moving), 0);
+    }
+
+    let victim = project.containers("api").into_iter().next().expect("three");
+    docker(&["kill", &victim]);
+    board.says("2 replicas answer in turn. 1 gone.");
+    no_violations("with one gone");
+    project.run("docker-compose stop api");
+    board.says("No replica answers. This page keeps asking, and goes on by itself.");
+    no_violations("with no replica");
+
+    project.run("docker-compose start api");
+    ok("http://localhost/api/hello");
+    for path in ["api", "no/such/page"] {
+        browser.go(&format!("{PAGE}{path}"));
+        no_violations(path);
+    }
+}
+
+fn cached(tools: Tools) {
+    let project = stack(tools, 1);
+    let ask = |path: &str, headers: &[(&str, &str)]| {
+        http::send(&http::client(), "GET", &format!("{PAGE}{path}"), headers).unwrap()
+    };
+    let html = root().join("task6/front-end/html");
+    for (path, file, content_type) in [
+        ("", "index.html", "text/html"),
+        ("board.js", "board.js", "application/javascript"),
+        ("style.css", "style.css", "text/css"),
+        ("icon.svg", "icon.svg", "image/svg+xml"),
+    ] {
+        let whole = ask(path, &[]);
+        assert_eq!(whole.body, fs::read_to_string(html.join(file)).unwrap());
+        assert_eq!(whole.header("content-type"), content_type);
+        assert_eq!(whole.header("cache-control"), "no-cache", "{path}");
+        let compressed = ask(path, &[("accept-encoding", "gzip")]);
+        assert_eq!(compressed.header("content-encoding"), "gzip", "{path}");
+        assert_eq!(compressed.header("vary"), "Accept-Encoding", "{path}");
+
+        // Who has it is told that it is still so.
+        let tag = compressed.header("etag").to_owned();
+        assert!(!tag.is_empty(), "{path}");
+        let same = ask(path, &[("if-none-match", &tag)]);
+        assert_eq!(same.status, 304, "{path}");
+        assert_eq!(same.header("cache-control"), "no-cache", "{path}");
+    }
+
+    // After an update a browser that has the old script runs the new one.
+    let browser = Browser::open(PAGE);
+    browser.shows("title", "Round robin");
+    browser.go("about:blank");
+    project.run(
+        "printf 'FROM hello-front-end:task6\\nRUN echo \\047document.title = \"New\"\\047 >> /var/www/html/board.js\\n' \
+         | docker build -t hello-front-end:task6 -",
+    );
+    project.run("docker-compose up -d --no-deps front-end");
+    ok(PAGE);
+    browser.go(PAGE);
+    browser.shows("title", "New");
+    project.run("docker-compose build front-end");
+}
