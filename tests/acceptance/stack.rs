@@ -15,8 +15,9 @@ use serde_json::Value;
 
 use crate::{
     board::Board,
-    container::stop,
+    container::{Container, stop},
     http,
+    load::Load,
     project::Project,
     tasks::{STOP, api_image, no_page, ok, ok_within, unreachable},
     tools::{Tools, docker, inspect, output, root},
@@ -26,6 +27,9 @@ use crate::{
 /// Within this time the proxy takes up a change.
 const TAKEN_UP: Duration = Duration::from_secs(2);
 
+/// How long a line may wait until it is written to the log, and the engine has taken it.
+const LOGGED: Duration = Duration::from_secs(5);
+
 pub fn trials(tools: Tools) -> Vec<Trial> {
     vec![
         with_browser(tools, "task6", task6),
@@ -34,6 +38,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         with(tools, "the_proxy_starts_alone", proxy_alone),
         with(tools, "the_final_stack", final_stack),
         with(tools, "the_final_stack_has_no_rights_to_spare", hardened),
+        with(tools, "the_api_takes_little_memory", small),
         with(tools, "stop_times_and_exit_codes", stops),
         with(tools, "the_api_names_a_wrong_value", wrong_value),
         with(tools, "a_taken_port_is_named", taken_port),
@@ -277,8 +282,13 @@ fn final_stack(tools: Tools) {
     let answer = ok("http://localhost:9000/api/hello");
     let id = answer.header("x-request-id").to_owned();
     for service in ["api", "proxy"] {
-        let logs = project.run(&format!("docker-compose logs {service}"));
-        assert!(logs.contains(&id), "{service} has no {id}: {logs}");
+        wait::until(LOGGED, || {
+            let logs = project.run(&format!("docker-compose logs {service}"));
+            match logs.contains(&id) {
+                true => Ok(()),
+                false => Err(format!("{service} has no {id}: {logs}")),
+            }
+        });
     }
 }
 
@@ -344,6 +354,35 @@ fn hardened(tools: Tools) {
         published.lines().all(|line| line.starts_with("80/tcp -> ")),
         "{published}"
     );
+}
+
+/// The memory of a replica, as `docker stats` counts it, in MiB.
+#[track_caller]
+fn memory(id: &str) -> f64 {
+    let usage = docker(&["stats", "--no-stream", "--format", "{{.MemUsage}}", id]);
+    let used = usage.split(" / ").next().and_then(|used| {
+        let kib = used.strip_suffix("KiB").and_then(|kib| kib.parse().ok());
+        let mib = used.strip_suffix("MiB").and_then(|mib| mib.parse().ok());
+        kib.map(|kib: f64| kib / 1024.0).or(mib)
+    });
+    used.unwrap_or_else(|| panic!("memory: {usage}"))
+}
+
+fn small(tools: Tools) {
+    tools.run("task6", "docker build -t hello-api:task6 back-end");
+    // Without a health check, of which each is a second process in the container.
+    let options = ["--publish", "5252:5252", "--no-healthcheck"];
+    let api = Container::run("hello-api:task6", &options);
+    ok("http://localhost:5252/api/hello");
+    let idle = memory(&api.name);
+    assert!(idle <= 2.0, "{idle} MiB idle");
+    let load = Load::start(5252, "/api/hello");
+    // What takes a moment is the measurement, and the load goes on meanwhile.
+    let loaded = memory(&api.name);
+    let report = load.stop();
+    assert_eq!(report.lost.len(), 0);
+    assert!(report.sent() > 1000, "{} requests", report.sent());
+    assert!(loaded <= 8.0, "{loaded} MiB under load");
 }
 
 fn stops(tools: Tools) {

@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> io::Result<()> {
-    log::init(config.log_format, config.log_filter);
+    let log = log::init(config.log_format, config.log_filter);
     let stop = server::stop_signal()?;
     let replica = Replica::of_this_host()?;
     let address = config.address;
@@ -38,5 +38,9 @@ async fn serve(config: Config) -> io::Result<()> {
     })?;
     info!(%address, replica = replica.name(), "listening");
     let app = api::app(replica, config.allowed_origins);
-    server::serve(listener, app, stop, config.grace_period).await
+    let server = server::serve(listener, app, stop, config.grace_period);
+    tokio::select! {
+        result = server => result,
+        () = log.keep_writing() => Ok(()),
+    }
 }
