@@ -12,7 +12,7 @@ use crate::{
 
 const WARM_UP_SECONDS: u32 = 2;
 const SECONDS: u32 = 5;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const REPLICAS: usize = 2;
 
 /// How long a contender may take to answer after its start.
@@ -47,7 +47,7 @@ impl Target {
 const IDEAL: &str = "ideal upstream (same proxy)";
 const STACK: &str = "docker-compose.yml";
 
-const CONTENDERS: [Contender; 7] = [
+const CONTENDERS: [Contender; 8] = [
     Contender {
         name: "this stack",
         file: STACK,
@@ -66,6 +66,11 @@ const CONTENDERS: [Contender; 7] = [
     Contender {
         name: "HAProxy, same API",
         file: "bench/contenders/haproxy.yml",
+        target: Target::Proxy,
+    },
+    Contender {
+        name: "HAProxy with an access log, same API",
+        file: "bench/contenders/haproxy-log.yml",
         target: Target::Proxy,
     },
     Contender {
