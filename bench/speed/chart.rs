@@ -13,8 +13,8 @@ const WIDTH: u32 = 800;
 const ROW: i32 = 44;
 const MARGIN: i32 = 16;
 /// Where the bars begin, right of the names, and how long the longest is.
-const BARS: i32 = 290;
-const LONGEST: f64 = 330.0;
+const BARS: i32 = 320;
+const LONGEST: f64 = 290.0;
 
 const INK: RGBColor = RGBColor(0x17, 0x21, 0x1f);
 const OURS: RGBColor = RGBColor(0x0f, 0x76, 0x6e);

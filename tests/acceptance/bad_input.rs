@@ -298,13 +298,18 @@ fn claims(tools: Tools) {
     assert_ne!(id, "forged-id");
     let mut client = String::new();
     for service in ["proxy", "api"] {
-        let logs: String = project
-            .containers(service)
-            .iter()
-            .map(|id| docker(&["logs", id]))
-            .collect();
-        let line = logs.lines().find(|line| line.contains(id));
-        let line = line.unwrap_or_else(|| panic!("{service} has no {id}: {logs}"));
+        let logs = || -> String {
+            let containers = project.containers(service);
+            containers.iter().map(|id| docker(&["logs", id])).collect()
+        };
+        // A line may wait a second for others.
+        let line = wait::until(Duration::from_secs(5), || {
+            let logs = logs();
+            let line = logs.lines().find(|line| line.contains(id));
+            line.map(str::to_owned)
+                .ok_or_else(|| format!("{service} has no {id}: {logs}"))
+        });
+        let logs = logs();
         assert!(
             !logs.contains("203.0.113.7") && !logs.contains("forged"),
             "{logs}"

@@ -135,6 +135,16 @@ fn scaled(tools: Tools) {
 fn one_of_three(tools: Tools, case: &str, limit: Duration, happens: fn(&str)) {
     let project = stack(tools, 3);
     for _ in 0..TIMES {
+        // One that was paused is not healthy for the engine until its next check, and the proxy is
+        // not started before it is.
+        for id in project.containers("api") {
+            wait::until(Duration::from_secs(20), || {
+                match inspect(&id, "{{.State.Health.Status}}").as_str() {
+                    "healthy" => Ok(()),
+                    other => Err(other.to_owned()),
+                }
+            });
+        }
         project.run("docker-compose up -d --no-recreate --scale api=3");
         wait::until(SETTLED, || {
             match shares("http://localhost/api/hello", 3).len() {
