@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    engine::{Engine, Project, Result, docker, inspect},
+    engine::{Engine, MIB, Project, Result, docker, inspect},
     load::{Report, answers, load},
 };
 
@@ -17,8 +17,6 @@ const REPLICAS: usize = 2;
 
 /// How long a contender may take to answer after its start.
 const START: Duration = Duration::from_secs(60);
-
-const MIB: f64 = 1024.0 * 1024.0;
 
 /// What is compared: a proxy, and the API behind it.
 struct Contender {

@@ -43,6 +43,9 @@ pub fn inspect(name: &str, template: &str) -> Result<String> {
     docker(&["inspect", "--format", template, name])
 }
 
+/// A MiB, in bytes.
+pub const MIB: f64 = 1024.0 * 1024.0;
+
 /// What a container has used.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {

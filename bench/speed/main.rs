@@ -1,7 +1,7 @@
 //! How fast the stack is, beside what people would use instead: `cargo bench`.
 //!
-//! What is measured is printed, and when it is everything, also written to `bench/README.md`, with
-//! the comparison as a picture in `bench/speed.svg`.
+//! What is measured is printed, and when it is everything, also written to `bench/README.md`. The
+//! comparison is drawn in `bench/speed.svg`.
 
 mod chart;
 mod compare;

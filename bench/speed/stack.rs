@@ -21,11 +21,10 @@ use tokio::{
     time,
 };
 
-use crate::engine::{Engine, Project, Result, docker, output, root};
+use crate::engine::{Engine, MIB, Project, Result, docker, output, root};
 use crate::load::{IMAGE, load};
 
 const PORT: u16 = 80;
-const MIB: f64 = 1024.0 * 1024.0;
 
 /// The stack, and where it is published.
 struct Stack {

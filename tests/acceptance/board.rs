@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs, thread,
+    env, fs,
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     browser::Browser,
     http,
     project::Project,
+    resilience::stack,
     tasks::{GREETING, HEADING, ok},
     tools::{Tools, docker, inspect, root},
     wait, with, with_axe, with_browser,
@@ -232,16 +233,6 @@ impl Board {
     }
 }
 
-/// The final stack with `replicas`.
-fn stack(tools: Tools, replicas: usize) -> Project {
-    let project = Project::new(tools, ".");
-    project.run(&format!(
-        "docker-compose up -d --build --scale api={replicas}"
-    ));
-    ok("http://localhost/api/hello");
-    project
-}
-
 fn scale(project: &Project, replicas: usize) -> BTreeSet<String> {
     project.run(&format!(
         "docker-compose up -d --no-recreate --scale api={replicas}"
@@ -411,21 +402,12 @@ fn keyboard(tools: Tools) {
     board.nothing_wrong();
 }
 
-/// The requests, when they have become no more for a while.
+/// Waits until the page has asked nothing for as long as it takes its rate over, and returns how
+/// often it has.
 #[track_caller]
 fn still(board: &Board) -> usize {
-    let mut before = board.figure("requests");
-    wait::until(TURNS, || {
-        // Longer than the figures take to be shown, and the slowest request.
-        thread::sleep(Duration::from_millis(1500));
-        let now = board.figure("requests");
-        if now == before {
-            Ok(now)
-        } else {
-            before = now;
-            Err(format!("{now} requests"))
-        }
-    })
+    board.figure_is("per-second", |rate| rate == 0);
+    board.figure("requests")
 }
 
 fn hidden(tools: Tools) {

@@ -51,7 +51,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
 }
 
 /// The final stack with `replicas`, and traffic that flows.
-fn stack(tools: Tools, replicas: usize) -> Project {
+pub fn stack(tools: Tools, replicas: usize) -> Project {
     let project = Project::new(tools, ".");
     project.run(&format!(
         "docker-compose up -d --build --scale api={replicas}"

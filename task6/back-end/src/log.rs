@@ -39,6 +39,9 @@ pub fn init(format: LogFormat, filter: Targets) -> Log {
 
 impl Log {
     /// Writes what has waited long enough, for ever.
+    ///
+    /// A task and not a thread: with this timer pending, the runtime need not be woken for that of
+    /// each request, which is later.
     pub async fn keep_writing(&self) {
         let mut interval = time::interval(INTERVAL);
         loop {

@@ -67,7 +67,8 @@ function retry() {
 
 function send(count) {
   waiting += count;
-  while (waiting > 0 && asking < CONNECTIONS) {
+  // A hidden tab asks nothing.
+  while (waiting > 0 && asking < CONNECTIONS && !document.hidden) {
     waiting--;
     ask();
   }
@@ -192,7 +193,10 @@ function show() {
   const count = present().length;
   const counted = turns.slice(turns.length % Math.max(count, 1));
   const shares = new Map([...replicas.values()].map((replica) => [replica, 0]));
-  for (const replica of counted) shares.set(replica, shares.get(replica) + 1 / counted.length);
+  for (const replica of counted) {
+    // Not one that has left the board since.
+    if (shares.has(replica)) shares.set(replica, shares.get(replica) + 1 / counted.length);
+  }
   const largest = Math.max(...shares.values());
   const fullScale = Math.max(FULL_SCALE_MS, ...[...replicas.values()].flatMap(({ latencies }) => latencies));
   for (const [replica, share] of shares) {
@@ -246,7 +250,6 @@ element("rate").addEventListener("input", ({ target }) => {
 });
 element("burst").addEventListener("click", () => send(100));
 element("reset").addEventListener("click", reset);
-// A hidden tab asks nothing.
 document.addEventListener("visibilitychange", schedule);
 wide.addEventListener("change", arrange);
 
