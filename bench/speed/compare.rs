@@ -10,9 +10,12 @@ use crate::{
     load::{Report, answers, load},
 };
 
-const WARM_UP_SECONDS: u32 = 2;
-const SECONDS: u32 = 5;
-const ROUNDS: usize = 3;
+const WARM_UP_SECONDS: u32 = 1;
+const SECONDS: u32 = 4;
+/// Many short rounds rather than few long ones: other work on the machine then hits all alike.
+const ROUNDS: usize = 9;
+/// How often a container is started and stopped for its times.
+const STARTS: usize = 3;
 const REPLICAS: usize = 2;
 
 /// How long a contender may take to answer after its start.
@@ -93,6 +96,8 @@ pub struct Figures {
     pub name: &'static str,
     /// Requests per second.
     pub rate: f64,
+    /// How many times as fast the first contender is: the median of the rounds' ratios.
+    pub ratio: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub p999_ms: f64,
@@ -203,7 +208,7 @@ impl Running {
         Ok(())
     }
 
-    fn figures(&self) -> Result<Figures> {
+    fn figures(&self, first: &Self) -> Result<Figures> {
         let over = |figure: &dyn Fn(&Round) -> f64| median(self.rounds.iter().map(figure));
         let image = |containers: &[String]| -> Result<f64> {
             let Some(container) = containers.first() else {
@@ -217,7 +222,7 @@ impl Running {
             IDEAL => None,
             _ => {
                 let times: Result<Vec<_>> =
-                    (0..ROUNDS).map(|_| start_and_stop(&self.api[0])).collect();
+                    (0..STARTS).map(|_| start_and_stop(&self.api[0])).collect();
                 let times = times?;
                 Some([0, 1].map(|i| median(times.iter().map(|times| times[i].as_secs_f64()))))
             }
@@ -225,6 +230,13 @@ impl Running {
         Ok(Figures {
             name: self.contender.name,
             rate: over(&|round| round.report.rate()),
+            ratio: median(
+                first
+                    .rounds
+                    .iter()
+                    .zip(&self.rounds)
+                    .map(|(first, round)| first.report.rate() / round.report.rate()),
+            ),
             p50_ms: over(&|round| round.report.p50_us as f64 / 1e3),
             p99_ms: over(&|round| round.report.p99_us as f64 / 1e3),
             p999_ms: over(&|round| round.report.p999_us as f64 / 1e3),
@@ -294,7 +306,7 @@ pub fn compare(engine: &Engine) -> Result<Vec<Figures>> {
             running.round(engine)?;
         }
     }
-    all.iter().map(Running::figures).collect()
+    all.iter().map(|running| running.figures(&all[0])).collect()
 }
 
 /// The figures as a table in Markdown.
@@ -308,6 +320,7 @@ pub fn table(all: &[Figures]) -> String {
         let Figures {
             name,
             rate,
+            ratio,
             p50_ms,
             p99_ms,
             p999_ms,
@@ -318,7 +331,6 @@ pub fn table(all: &[Figures]) -> String {
             start_and_stop,
             errors,
         } = figures;
-        let ratio = all[0].rate / rate;
         let times = start_and_stop.map_or("| ".to_owned(), |[start, stop]| {
             format!("{start:.2} s | {stop:.2} s")
         });

@@ -234,8 +234,10 @@ pub fn clients() -> Result<String> {
                     drop(turn);
                     all_open.wait().await;
                     // Each of those that ask does so at its own moment of a second.
-                    time::sleep(Duration::from_secs(1) * (number as u32) / CONNECTIONS as u32)
-                        .await;
+                    time::sleep(
+                        Duration::from_secs(1) * ((number % ASKING) as u32) / ASKING as u32,
+                    )
+                    .await;
                     let mut second = time::interval(Duration::from_secs(1));
                     for _ in 0..times {
                         second.tick().await;

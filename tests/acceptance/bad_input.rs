@@ -10,13 +10,12 @@ use std::{
 
 use libtest_mimic::Trial;
 
-use crate::{
+use crate::{project::Project, tasks::ok, with};
+use common::{
     http,
     load::Load,
-    project::Project,
-    tasks::ok,
     tools::{Tools, docker},
-    wait, with,
+    wait,
 };
 
 /// The longest that a client may hold a connection without getting anywhere.

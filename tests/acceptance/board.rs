@@ -13,12 +13,15 @@ use serde_json::json;
 
 use crate::{
     browser::Browser,
-    http,
     project::Project,
     resilience::stack,
     tasks::{GREETING, HEADING, ok},
+    with, with_axe, with_browser,
+};
+use common::{
+    http,
     tools::{Tools, docker, inspect, root},
-    wait, with, with_axe, with_browser,
+    wait,
 };
 
 const PAGE: &str = "http://localhost/";

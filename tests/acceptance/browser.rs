@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 use url::{ParseError, Url};
 
-use crate::wait;
+use common::wait;
 
 /// The names of the browser on the common distributions.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];

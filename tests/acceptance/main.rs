@@ -5,16 +5,11 @@
 mod bad_input;
 mod board;
 mod browser;
-mod container;
-mod http;
-mod load;
 mod project;
 mod readmes;
 mod resilience;
 mod stack;
 mod tasks;
-mod tools;
-mod wait;
 
 use std::{
     env,
@@ -23,9 +18,11 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-
-use crate::tools::Tools;
+use common::{
+    tools::{self, Tools},
+    trial,
+};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The ports that the tasks publish on this machine.
 const PORTS: [u16; 3] = [80, 5252, 9000];
@@ -93,23 +90,14 @@ fn trial(
     missing: impl FnOnce() -> Option<&'static str> + Send + 'static,
     test: impl FnOnce() + Send + 'static,
 ) -> Trial {
-    Trial::ignorable_test(name, move || {
-        match missing() {
-            Some(missing) if required() => {
-                return Err(Failed::from(format!(
-                    "{missing}: expected one, because REQUIRE_DOCKER=1"
-                )));
-            }
-            Some(missing) => return Ok(Completion::ignored_with(missing)),
-            None => {}
-        }
+    trial::trial(name, missing, move || {
         if let Some(port) = PORTS.into_iter().find(|&port| taken(port)) {
             return Err(Failed::from(format!(
                 "port {port} is taken: expected it to be free, because the tests publish it"
             )));
         }
         test();
-        Ok(Completion::Completed)
+        Ok(())
     })
 }
 
@@ -118,10 +106,6 @@ fn trial(
 fn taken(port: u16) -> bool {
     let bound = TcpListener::bind(("0.0.0.0", port));
     bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
-}
-
-fn required() -> bool {
-    env::var("REQUIRE_DOCKER").is_ok_and(|value| value == "1")
 }
 
 /// These tests, on a machine that has no engine.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
+use common::{
     tools::{Tools, docker, inspect, output, root, unique},
     wait,
 };

@@ -8,14 +8,17 @@ use std::{
 use libtest_mimic::Trial;
 
 use crate::{
-    container::{Container, Network},
-    http,
-    load::{Load, Report},
     project::Project,
     stack::shares,
     tasks::{ok, ok_within},
+    with,
+};
+use common::{
+    container::{Container, Network},
+    http,
+    load::{Load, Report},
     tools::{Tools, docker, inspect},
-    wait, with,
+    wait,
 };
 
 /// How often each case happens.
@@ -60,54 +63,10 @@ pub fn stack(tools: Tools, replicas: usize) -> Project {
     project
 }
 
-/// Lets the load go on for as long as a change may take, and half of it more, for the shares to be
-/// counted in. Returns when the change must have been taken up.
-fn go_on() -> Instant {
-    let settled = Instant::now() + SETTLED;
-    thread::sleep(SETTLED + SETTLED / 2);
-    settled
-}
-
-/// That nothing was lost, and no answer took longer than `limit`.
-#[track_caller]
-fn nothing_lost(case: &str, report: &Report, limit: Duration) {
-    println!(
-        "{case}: {} sent, {} lost, {} idle connections closed, slowest {:?}",
-        report.sent(),
-        report.lost.len(),
-        report.closed,
-        report.slowest
-    );
-    assert!(report.sent() > 0);
-    let (count, some) = (report.lost.len(), report.lost.iter().take(5));
-    assert!(
-        count == 0,
-        "{case}: {count} lost: {:?}",
-        some.collect::<Vec<_>>()
-    );
-    assert!(
-        report.slowest <= limit,
-        "{case}: slowest {:?}",
-        report.slowest
-    );
-}
-
-/// That since `settled` the replicas that run, and no others, have equal shares: within 2%, since
-/// the clients do not start and end on a full turn.
+/// That since `settled` the replicas that run, and no others, have equal shares.
 #[track_caller]
 fn equal_shares(project: &Project, report: &Report, settled: Instant) {
-    let shares = report.shares(settled);
-    let names: Vec<_> = project.host_names("api").into_iter().collect();
-    assert_eq!(
-        shares.keys().copied().collect::<Vec<_>>(),
-        names,
-        "{shares:?}"
-    );
-    let (least, most) = (shares.values().min(), shares.values().max());
-    let (Some(least), Some(most)) = (least, most) else {
-        panic!("no answers");
-    };
-    assert!(most - least <= 2 + most / 50, "{shares:?}");
+    report.assert_equal_shares(&project.host_names("api"), settled);
 }
 
 fn scaled(tools: Tools) {
@@ -118,13 +77,10 @@ fn scaled(tools: Tools) {
             project.run(&format!(
                 "docker-compose up -d --no-recreate --scale api={replicas}"
             ));
-            let settled = go_on();
+            let settled = load.go_on(SETTLED);
             let report = load.stop();
-            nothing_lost(
-                &format!("scaled to {replicas}"),
-                &report,
-                Duration::from_millis(500),
-            );
+            report
+                .assert_nothing_lost(&format!("scaled to {replicas}"), Duration::from_millis(500));
             equal_shares(&project, &report, settled);
         }
     }
@@ -155,9 +111,9 @@ fn one_of_three(tools: Tools, case: &str, limit: Duration, happens: fn(&str)) {
         let victim = project.containers("api").into_iter().next().expect("three");
         let load = Load::start(PORT, HELLO);
         happens(&victim);
-        let settled = go_on();
+        let settled = load.go_on(SETTLED);
         let report = load.stop();
-        nothing_lost(case, &report, limit);
+        report.assert_nothing_lost(case, limit);
         equal_shares(&project, &report, settled);
     }
 }
@@ -206,9 +162,9 @@ fn new_version(tools: Tools) {
             }
         });
         project.run("docker-compose up -d --scale api=2");
-        let settled = go_on();
+        let settled = load.go_on(SETTLED);
         let report = load.stop();
-        nothing_lost("new version", &report, Duration::from_millis(500));
+        report.assert_nothing_lost("new version", Duration::from_millis(500));
         equal_shares(&project, &report, settled);
         let replicas = project.containers("api");
         assert_eq!(replicas.len(), 2);
@@ -232,9 +188,9 @@ fn reloaded(tools: Tools) {
     for _ in 0..TIMES {
         let load = Load::start(PORT, HELLO);
         docker(&["exec", &project.container("proxy"), "nginx", "-s", "reload"]);
-        let settled = go_on();
+        let settled = load.go_on(SETTLED);
         let report = load.stop();
-        nothing_lost("proxy reloaded", &report, Duration::from_millis(500));
+        report.assert_nothing_lost("proxy reloaded", Duration::from_millis(500));
         assert_eq!(report.closed, 0, "idle connections closed");
         equal_shares(&project, &report, settled);
     }
@@ -249,11 +205,8 @@ fn front_end(tools: Tools) {
         let after = project.container("front-end");
         assert_ne!(before, after);
         ok_within(SETTLED, "http://localhost/");
-        nothing_lost(
-            "front-end recreated",
-            &load.stop(),
-            Duration::from_millis(500),
-        );
+        load.stop()
+            .assert_nothing_lost("front-end recreated", Duration::from_millis(500));
     }
 }
 
@@ -287,7 +240,7 @@ fn all_gone(tools: Tools) {
 /// Replicas that take every request and close the connection without an answer, and count.
 fn repeated(tools: Tools) {
     const REPLICAS: usize = 3;
-    let network = Network::new("repeated");
+    let network = Network::new("repeated", &[]);
     let closes = "echo 'server { listen 5252; return 444; }' > /etc/nginx/conf.d/default.conf \
                   && exec nginx -g 'daemon off;'";
     let on_network = ["--network", &network.name];

@@ -15,13 +15,16 @@ use serde_json::Value;
 
 use crate::{
     board::Board,
+    project::Project,
+    tasks::{STOP, api_image, no_page, ok, ok_within, unreachable},
+    with, with_browser,
+};
+use common::{
     container::{Container, stop},
     http,
     load::Load,
-    project::Project,
-    tasks::{STOP, api_image, no_page, ok, ok_within, unreachable},
     tools::{Tools, docker, inspect, output, root},
-    wait, with, with_browser,
+    wait,
 };
 
 /// Within this time the proxy takes up a change.

@@ -5,13 +5,12 @@ use std::{fs, net::TcpStream, process::Command, time::Duration};
 use jiff::SignedDuration;
 use libtest_mimic::Trial;
 
-use crate::{
-    browser::Browser,
+use crate::{browser::Browser, project::Project, with, with_browser};
+use common::{
     container::{Container, stop},
     http::{self, Answer},
-    project::Project,
     tools::{Tools, docker, in_terminal, inspect, output, unique},
-    wait, with, with_browser,
+    wait,
 };
 
 /// How long a service may take to answer after its start.

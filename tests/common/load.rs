@@ -1,7 +1,7 @@
 //! Clients that ask without pause while something happens to the stack.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +18,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
+
+use crate::container;
 
 /// How many clients ask at the same time, each on a connection of its own.
 pub const CLIENTS: usize = 16;
@@ -59,6 +61,42 @@ impl Report {
         shares
     }
 
+    /// That nothing was lost, and no answer took longer than `limit`. Says how it was.
+    #[track_caller]
+    pub fn assert_nothing_lost(&self, case: &str, limit: Duration) {
+        println!(
+            "{case}: {} sent, {} lost, {} idle connections closed, slowest {:?}",
+            self.sent(),
+            self.lost.len(),
+            self.closed,
+            self.slowest
+        );
+        assert!(self.sent() > 0);
+        let (count, some) = (self.lost.len(), self.lost.iter().take(5));
+        assert!(
+            count == 0,
+            "{case}: {count} lost: {:?}",
+            some.collect::<Vec<_>>()
+        );
+        assert!(self.slowest <= limit, "{case}: slowest {:?}", self.slowest);
+    }
+
+    /// That since `settled` these replicas, and no others, have equal shares: within 2%, since the
+    /// clients do not start and end on a full turn.
+    #[track_caller]
+    pub fn assert_equal_shares(&self, replicas: &BTreeSet<String>, settled: Instant) {
+        let shares = self.shares(settled);
+        assert!(
+            shares.keys().copied().eq(replicas),
+            "{shares:?} of {replicas:?}"
+        );
+        let (least, most) = (shares.values().min(), shares.values().max());
+        let (Some(least), Some(most)) = (least, most) else {
+            panic!("no answers");
+        };
+        assert!(most - least <= 2 + most / 50, "{shares:?}");
+    }
+
     fn add(&mut self, other: Self) {
         self.answers.extend(other.answers);
         self.lost.extend(other.lost);
@@ -70,9 +108,20 @@ impl Report {
 impl Load {
     /// Asks for `path` on a port of this machine.
     pub fn start(port: u16, path: &'static str) -> Self {
+        Self::start_after(|| (), port, path)
+    }
+
+    /// The same inside the network of a container.
+    pub fn start_in(container: &str, port: u16, path: &'static str) -> Self {
+        let network = container::network_of(container);
+        Self::start_after(move || container::enter(&network), port, path)
+    }
+
+    fn start_after(enter: impl FnOnce() + Send + 'static, port: u16, path: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let clients = thread::spawn(move || {
+            enter();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -89,6 +138,14 @@ impl Load {
             })
         });
         Self { stop, clients }
+    }
+
+    /// Goes on for as long as a change may take to be taken up, and half of it more, for the shares
+    /// to be counted in. Returns when the change must have been taken up.
+    pub fn go_on(&self, taken_up: Duration) -> Instant {
+        let settled = Instant::now() + taken_up;
+        thread::sleep(taken_up + taken_up / 2);
+        settled
     }
 
     /// Ends the load, and says what became of the requests.

@@ -1,8 +1,9 @@
 //! A container or a network, removed when the test ends, also when it fails.
 
-use std::time::Duration;
+use std::{fs::File, os::fd::AsFd, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     tools::{docker, inspect, unique},
@@ -59,16 +60,35 @@ pub fn stop(name: &str) -> (String, SignedDuration) {
     (code, finished.duration_since(asked))
 }
 
+/// The network of a container that runs, which this machine has as a file.
+///
+/// # Panics
+///
+/// Without the right to it, which root has.
+#[track_caller]
+pub fn network_of(container: &str) -> File {
+    let pid = inspect(container, "{{.State.Pid}}");
+    let path = format!("/proc/{pid}/ns/net");
+    File::open(&path).unwrap_or_else(|error| panic!("{path} of {container}: {error}"))
+}
+
+/// Moves this thread, and those it starts from now on, into a network.
+pub fn enter(network: &File) {
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("the right to enter a network, which root has");
+}
+
 /// A network of this test run.
 pub struct Network {
     pub name: String,
 }
 
 impl Network {
+    /// Makes one with these further options of `docker network create`.
     #[track_caller]
-    pub fn new(purpose: &str) -> Self {
+    pub fn new(purpose: &str, options: &[&str]) -> Self {
         let name = unique(purpose);
-        docker(&["network", "create", &name]);
+        docker(&[&["network", "create"], options, &[name.as_str()]].concat());
         Self { name }
     }
 }

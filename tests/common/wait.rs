@@ -15,7 +15,17 @@ const INTERVAL: Duration = Duration::from_millis(20);
 ///
 /// When it is not met within `limit`, with what it said last.
 #[track_caller]
-pub fn until<T, E: Display>(limit: Duration, mut condition: impl FnMut() -> Result<T, E>) -> T {
+pub fn until<T, E: Display>(limit: Duration, condition: impl FnMut() -> Result<T, E>) -> T {
+    every(INTERVAL, limit, condition)
+}
+
+/// The same with another time between two looks, for those that cost more.
+#[track_caller]
+pub fn every<T, E: Display>(
+    interval: Duration,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<T, E>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
         match condition() {
@@ -23,7 +33,7 @@ pub fn until<T, E: Display>(limit: Duration, mut condition: impl FnMut() -> Resu
             Err(error) if Instant::now() >= deadline => {
                 panic!("not within {limit:?}: {error}")
             }
-            Err(_) => thread::sleep(INTERVAL),
+            Err(_) => thread::sleep(interval),
         }
     }
 }

@@ -1,0 +1,60 @@
+//! The console blocks of a README: commands, and what comes of them.
+
+use snapbox::{Assert, IntoData, assert::Action};
+
+/// A command of a console block, and what is shown below it.
+#[derive(Debug)]
+pub struct Step {
+    /// The machine it is typed on, as its prompt (`machine$ `) names it; empty where there is one
+    /// machine only.
+    pub machine: String,
+    pub line: String,
+    expected: String,
+}
+
+impl Step {
+    /// The steps of all console blocks, in their order.
+    pub fn all(readme: &str) -> Vec<Self> {
+        let mut steps: Vec<Self> = vec![];
+        let mut in_block = false;
+        for line in readme.lines() {
+            if line.starts_with("```") {
+                in_block = line == "```console";
+            } else if !in_block {
+            } else if let Some((machine, command)) = prompt(line) {
+                steps.push(Self {
+                    machine: machine.to_owned(),
+                    line: command.to_owned(),
+                    expected: String::new(),
+                });
+            } else {
+                let step = steps.last_mut().expect("a block begins with a command");
+                step.expected += line;
+                step.expected += "\n";
+            }
+        }
+        steps
+    }
+
+    /// Compares what came with what is shown, where `...` stands for any lines and `[..]` for any
+    /// text.
+    ///
+    /// # Errors
+    ///
+    /// When they differ, with the difference.
+    pub fn check(&self, actual: &str) -> Result<(), String> {
+        // Not everything ends its last line, and a README shows that no more than a terminal does.
+        let (actual, expected) = (actual.trim_end(), self.expected.trim_end());
+        Assert::new()
+            .action(Action::Verify)
+            .try_eq(None, actual.into_data(), expected.into_data())
+            .map_err(|error| format!("{}\n{error}", self.line))
+    }
+}
+
+/// The machine and the command of a line that begins with a prompt.
+fn prompt(line: &str) -> Option<(&str, &str)> {
+    let (machine, command) = line.split_once("$ ")?;
+    let is_name = machine.chars().all(|c| c.is_ascii_alphanumeric());
+    is_name.then_some((machine, command))
+}

@@ -1,0 +1,186 @@
+//! What happens to the requests of clients at one machine while the swarm changes: nothing.
+
+use std::time::{Duration, Instant};
+
+use common::{load::Load, wait};
+use libtest_mimic::Trial;
+
+use crate::{
+    on_the_swarm,
+    swarm::{Machine, REPLICAS, Swarm},
+};
+
+/// The slowest answer while something is changed on purpose, and while a machine is lost.
+const CHANGED: Duration = Duration::from_millis(500);
+const LOST: Duration = Duration::from_millis(1200);
+
+/// Within this time of a change every replica gets its equal share again.
+const SETTLED: Duration = Duration::from_secs(4);
+
+/// How long the swarm may be without a leader.
+const NO_LEADER: Duration = Duration::from_secs(60);
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        on_the_swarm("every_machine_gives_equal_shares", equal_shares),
+        on_the_swarm("nothing_is_lost_when_scaled", scaled),
+        on_the_swarm("nothing_is_lost_when_updated", updated),
+        on_the_swarm(
+            "a_version_that_is_never_healthy_is_rolled_back",
+            never_healthy,
+        ),
+        on_the_swarm("a_version_that_exits_is_rolled_back", exits),
+        on_the_swarm("nothing_is_lost_when_a_machine_is_drained", drained),
+        on_the_swarm("nothing_is_lost_when_a_machine_is_killed", killed),
+        on_the_swarm("nothing_is_lost_when_the_leader_is_killed", leader_killed),
+        on_the_swarm("nothing_is_lost_when_a_machine_is_cut_off", cut_off),
+    ]
+}
+
+/// Clients of `machine` while something happens, at whose end there are `replicas` in equal shares.
+#[track_caller]
+fn under_load(
+    swarm: &Swarm,
+    case: &str,
+    machine: &Machine,
+    limit: Duration,
+    happens: impl FnOnce(),
+) {
+    let load = Load::start_in(machine.container(), 80, "/api/hello");
+    happens();
+    let settled = load.go_on(SETTLED);
+    let report = load.stop();
+    report.assert_nothing_lost(case, limit);
+    report.assert_equal_shares(&swarm.names(), settled);
+}
+
+fn equal_shares(swarm: &Swarm) {
+    for machine in swarm.machines() {
+        let case = format!("{REPLICAS} replicas, from {}", machine.name);
+        under_load(swarm, &case, machine, Duration::MAX, || ());
+    }
+}
+
+fn scaled(swarm: &Swarm) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    for replicas in [12, 3] {
+        under_load(
+            swarm,
+            &format!("scaled to {replicas}"),
+            one,
+            CHANGED,
+            || {
+                one.must(&format!("docker service scale hello_api={replicas}"));
+            },
+        );
+    }
+}
+
+fn updated(swarm: &Swarm) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    let version = swarm.push_version("LABEL test=updated");
+    under_load(swarm, "updated", one, CHANGED, || {
+        swarm.deploy(&version);
+        swarm.wait_for_update("completed", &version);
+    });
+}
+
+/// A version that is not to stay, made by one more line in its Dockerfile.
+#[track_caller]
+fn rolled_back(swarm: &Swarm, case: &str, line: &str) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    let version = swarm.push_version(line);
+    let before = swarm.names();
+    under_load(swarm, case, one, CHANGED, || {
+        swarm.deploy(&version);
+        swarm.wait_for_update("rollback_completed", "1");
+    });
+    let tasks = one.must("docker service ps hello_api --format '{{.Image}}'");
+    assert!(
+        tasks.contains(&format!("hello-api:{version}")),
+        "it was tried: {tasks}"
+    );
+    assert_eq!(swarm.names(), before, "the replicas that ran still do");
+}
+
+fn never_healthy(swarm: &Swarm) {
+    let line = r#"HEALTHCHECK --interval=1s --retries=3 CMD ["/api", "no-such-command"]"#;
+    rolled_back(swarm, "a version that is never healthy", line);
+}
+
+fn exits(swarm: &Swarm) {
+    rolled_back(
+        swarm,
+        "a version that exits",
+        r#"ENTRYPOINT ["/api", "no-such-command"]"#,
+    );
+}
+
+fn drained(swarm: &Swarm) {
+    let [one, two, three] = swarm.machines() else {
+        panic!("three machines")
+    };
+    under_load(swarm, "a machine drained", one, CHANGED, || {
+        one.must("docker node update --availability drain node3");
+        swarm.wait_for_replicas(REPLICAS, &[one, two]);
+    });
+    one.must(&format!(
+        "docker node update --availability active {}",
+        three.name
+    ));
+}
+
+/// A machine that was killed, and starts again.
+#[track_caller]
+fn returns(swarm: &Swarm, victim: &Machine, machine: &Machine) {
+    under_load(swarm, "it comes back", machine, Duration::MAX, || {
+        swarm.start(victim);
+        swarm.put_in_order();
+    });
+    equal_shares(swarm);
+}
+
+fn killed(swarm: &Swarm) {
+    let (leader, [machine, victim]) = swarm.roles();
+    let killed = Instant::now();
+    under_load(swarm, "a machine killed", machine, LOST, || {
+        swarm.kill(victim);
+        swarm.wait_for_replicas(REPLICAS, &[leader, machine]);
+        println!("its replicas run elsewhere after {:?}", killed.elapsed());
+    });
+    returns(swarm, victim, machine);
+}
+
+fn leader_killed(swarm: &Swarm) {
+    let (leader, [machine, other]) = swarm.roles();
+    // As many as two machines may have.
+    let replicas = 8;
+    under_load(swarm, "the leader killed", machine, LOST, || {
+        swarm.kill(leader);
+        wait::until(NO_LEADER, || {
+            other.run(&format!(
+                "docker service scale --detach hello_api={replicas}"
+            ))
+        });
+        swarm.wait_for_replicas(replicas, &[machine, other]);
+    });
+    returns(swarm, leader, machine);
+}
+
+fn cut_off(swarm: &Swarm) {
+    let (leader, [machine, victim]) = swarm.roles();
+    under_load(swarm, "a machine cut off, and back", machine, LOST, || {
+        swarm.cut_off(victim);
+        swarm.wait_for_replicas(REPLICAS, &[leader, machine]);
+        swarm.connect(victim);
+        swarm.wait_for_replicas(REPLICAS, &[leader, machine, victim]);
+    });
+    swarm.put_in_order();
+    equal_shares(swarm);
+}

@@ -1,0 +1,432 @@
+//! Three machines with an engine, and a registry: containers of this machine's engine, where the
+//! images are built.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use common::{
+    container::{Container, Network},
+    readme::Step,
+    tools::{Tools, docker, output, root},
+    wait,
+};
+
+/// Replicas of the API as the stack has them.
+pub const REPLICAS: usize = 6;
+
+/// The version of the images that the README ends with.
+const VERSION: &str = "1";
+
+/// The registry, as the machines know it, and as this one does.
+const REGISTRY: &str = "registry:5000";
+
+/// How long the swarm may take to do something.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks at the swarm, each of which costs some processes.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Addresses for documentation (RFC 5737), which no other network has. A machine keeps its own, as
+/// those of a swarm must.
+const SUBNET: &str = "198.51.100.0/24";
+
+/// A machine of the swarm.
+pub struct Machine {
+    pub name: &'static str,
+    address: &'static str,
+    container: Container,
+}
+
+impl Machine {
+    fn start(name: &'static str, address: &'static str, network: &Network) -> Self {
+        let options = [
+            "--hostname",
+            name,
+            "--network-alias",
+            name,
+            "--network",
+            &network.name,
+            "--ip",
+            address,
+            // What an engine in a container needs, without --privileged, which not every engine can
+            // give.
+            "--cap-add=ALL",
+            "--cap-drop=SYS_RESOURCE",
+            "--security-opt=seccomp=unconfined",
+            "--security-opt=apparmor=unconfined",
+            "--security-opt=systempaths=unconfined",
+            "--cgroupns=host",
+            "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
+            "--volume=/var/lib/docker",
+            // Empty after a start, as that of a machine is.
+            "--tmpfs=/run",
+        ];
+        let container = Container::run_command(name, MACHINE, &options, &[]);
+        let machine = Self {
+            name,
+            address,
+            container,
+        };
+        machine.wait_for_engine();
+        machine
+    }
+
+    fn wait_for_engine(&self) {
+        wait::every(INTERVAL, PATIENCE, || self.run("docker version").map(drop));
+    }
+
+    /// The container that is this machine.
+    pub fn container(&self) -> &str {
+        &self.container.name
+    }
+
+    /// Runs a command line on it.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, with what it wrote.
+    pub fn run(&self, line: &str) -> Result<String, String> {
+        let exec = ["exec", self.container(), "sh", "-c", line];
+        let text = output(Command::new("docker").args(exec));
+        text.map_err(|error| format!("{}$ {line}\n{error}", self.name))
+    }
+
+    /// The same, as a user reads it.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    #[track_caller]
+    pub fn must(&self, line: &str) -> String {
+        self.run(line).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The replicas of the API on it that are healthy, by their names, with their images.
+    fn replicas(&self) -> Result<BTreeMap<String, String>, String> {
+        let text = self.run(
+            "docker ps --filter label=com.docker.swarm.service.name=hello_api \
+             --filter health=healthy --format '{{.ID}} {{.Image}}'",
+        )?;
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        Ok(lines
+            .map(|(id, image)| (id.to_owned(), image.to_owned()))
+            .collect())
+    }
+}
+
+/// The image of a machine, and of the registry.
+const MACHINE: &str = "acceptance-machine";
+
+pub struct Swarm {
+    // Dropped in this order: the containers before their network.
+    machines: Vec<Machine>,
+    registry: Container,
+    network: Network,
+    versions: AtomicUsize,
+}
+
+impl Swarm {
+    /// Three fresh machines, and all that the README says about several of them.
+    pub fn from_readme() -> Self {
+        Tools::Current.run(
+            "tests/swarm",
+            &format!("docker build --tag {MACHINE} machine"),
+        );
+        let network = Network::new("swarm", &["--subnet", SUBNET]);
+        let registry = Container::run_command(
+            "registry",
+            MACHINE,
+            &[
+                "--network",
+                &network.name,
+                "--network-alias",
+                "registry",
+                "--publish",
+                "127.0.0.1::5000",
+            ],
+            &[
+                "docker-registry",
+                "serve",
+                "/etc/docker/registry/config.yml",
+            ],
+        );
+        let addresses = [
+            ("node1", "198.51.100.11"),
+            ("node2", "198.51.100.12"),
+            ("node3", "198.51.100.13"),
+        ];
+        let machines = addresses.map(|(name, address)| Machine::start(name, address, &network));
+        let swarm = Self {
+            machines: machines.into(),
+            registry,
+            network,
+            versions: AtomicUsize::new(10),
+        };
+        for machine in &swarm.machines {
+            let file = root().join("docker-stack.yml").display().to_string();
+            docker(&["cp", &file, &format!("{}:/root/", machine.container())]);
+        }
+        swarm.follow_readme();
+        swarm
+    }
+
+    fn follow_readme(&self) {
+        let text = fs::read_to_string(root().join("README.md")).unwrap();
+        let mut steps = Step::all(&text);
+        steps.retain(|step| !step.machine.is_empty());
+        assert!(
+            !steps.is_empty(),
+            "README.md has no block for several machines"
+        );
+        // What is typed on a machine stays there: variables, and what was shown last.
+        let mut exports: BTreeMap<String, String> = BTreeMap::new();
+        let mut token = String::new();
+        for step in &steps {
+            let exports = exports.entry(step.machine.clone()).or_default();
+            if step.line.starts_with("export ") {
+                *exports += &format!("{}; ", step.line);
+                continue;
+            }
+            let line = format!(
+                "{exports}{}",
+                step.line.replace("SWMTKN-1-[..]", token.trim())
+            );
+            let patience = match step.line.starts_with("curl ") {
+                true => PATIENCE,
+                false => Duration::ZERO,
+            };
+            let actual = wait::every(INTERVAL, patience, || {
+                let actual = self.type_on(&step.machine, &line)?;
+                step.check(&actual).map(|()| actual)
+            });
+            if step.line.contains("join-token") {
+                token = actual;
+            }
+        }
+    }
+
+    /// Runs a command line on a machine by its name, `builder` being this one.
+    fn type_on(&self, machine: &str, line: &str) -> Result<String, String> {
+        if machine == "builder" {
+            let line = line.replace(REGISTRY, &self.local_registry());
+            return output(&mut Tools::Current.command(&root(), &line));
+        }
+        let named = self.machines.iter().find(|named| named.name == machine);
+        let named =
+            named.ok_or_else(|| format!("{machine}: expected builder, node1, node2 or node3"))?;
+        named.run(line)
+    }
+
+    /// The registry's address on this machine, where it needs no TLS.
+    fn local_registry(&self) -> String {
+        let published = docker(&["port", &self.registry.name, "5000/tcp"]);
+        let port = published.rsplit(':').next().expect("a port");
+        format!("localhost:{port}")
+    }
+
+    pub fn machines(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// The leader, and the two others.
+    pub fn roles(&self) -> (&Machine, [&Machine; 2]) {
+        let (leader, others): (Vec<_>, Vec<_>) = self.machines.iter().partition(|machine| {
+            let status = "docker node inspect self --format '{{.ManagerStatus.Leader}}'";
+            machine.must(status).trim() == "true"
+        });
+        match (&leader[..], &others[..]) {
+            ([leader], [one, other]) => (*leader, [*one, *other]),
+            _ => panic!("{} leaders", leader.len()),
+        }
+    }
+
+    /// The replicas that are healthy, on the machines that answer, each with its machine.
+    pub fn replicas(&self) -> BTreeMap<String, &'static str> {
+        let mut all = BTreeMap::new();
+        for machine in &self.machines {
+            let replicas = machine.replicas().unwrap_or_default();
+            all.extend(replicas.into_keys().map(|id| (id, machine.name)));
+        }
+        all
+    }
+
+    pub fn names(&self) -> BTreeSet<String> {
+        self.replicas().into_keys().collect()
+    }
+
+    /// Waits until so many replicas are healthy on these machines.
+    #[track_caller]
+    pub fn wait_for_replicas(&self, count: usize, machines: &[&Machine]) {
+        wait::every(INTERVAL, PATIENCE, || {
+            let replicas = self.replicas();
+            let there = |name| machines.iter().any(|machine| machine.name == name);
+            match replicas.values().filter(|name| there(**name)).count() == count {
+                true => Ok(()),
+                false => Err(format!("{replicas:?}")),
+            }
+        });
+    }
+
+    /// Waits until all three machines are what they were in the beginning.
+    #[track_caller]
+    pub fn wait_for_machines(&self) {
+        wait::every(INTERVAL, PATIENCE, || {
+            for machine in &self.machines {
+                let nodes =
+                    machine.run("docker node ls --format '{{.Status}} {{.Availability}}'")?;
+                if nodes.lines().collect::<Vec<_>>() != ["Ready Active"; 3] {
+                    return Err(nodes);
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// The stack as it was deployed, each machine with its share of the replicas.
+    #[track_caller]
+    pub fn put_in_order(&self) {
+        self.wait_for_machines();
+        let all: Vec<_> = self.machines.iter().collect();
+        self.deploy(VERSION);
+        self.wait_for_replicas(REPLICAS, &all);
+        let replicas = self.replicas();
+        let share = |machine: &&Machine| {
+            replicas
+                .values()
+                .filter(|name| **name == machine.name)
+                .count()
+        };
+        if all
+            .iter()
+            .any(|machine| share(machine) != REPLICAS / all.len())
+        {
+            // A swarm moves nothing by itself to a machine that comes back.
+            self.machines[0].must("docker service update --force --detach=false hello_api");
+            self.wait_for_replicas(REPLICAS, &all);
+        }
+        for machine in &self.machines {
+            wait::every(INTERVAL, PATIENCE, || {
+                machine.run("curl --fail --silent --show-error localhost/api/hello")
+            });
+        }
+    }
+
+    /// A new version of the images, in the registry: of the API with one more line in its
+    /// Dockerfile.
+    #[track_caller]
+    pub fn push_version(&self, line: &str) -> String {
+        let version = self.versions.fetch_add(1, Ordering::Relaxed).to_string();
+        let registry = self.local_registry();
+        let (api, front_end) = (
+            format!("{registry}/hello-api"),
+            format!("{registry}/hello-front-end"),
+        );
+        for line in [
+            format!(
+                "printf 'FROM {api}:{VERSION}\n{line}\n' | docker build --tag {api}:{version} -"
+            ),
+            format!("docker tag {front_end}:{VERSION} {front_end}:{version}"),
+            format!("docker push {api}:{version}"),
+            format!("docker push {front_end}:{version}"),
+        ] {
+            Tools::Current.run(".", &line);
+        }
+        version
+    }
+
+    /// Deploys a version, and does not wait for it.
+    #[track_caller]
+    pub fn deploy(&self, version: &str) {
+        self.machines[0].must(&format!(
+            "REGISTRY={REGISTRY} VERSION={version} docker stack deploy --with-registry-auth \
+             --detach=true --compose-file docker-stack.yml hello"
+        ));
+    }
+
+    /// Waits until the update of the API has come to an end, with all replicas of this version.
+    #[track_caller]
+    pub fn wait_for_update(&self, state: &str, version: &str) {
+        let tag = format!("{REGISTRY}/hello-api:{version}");
+        let inspect = "docker service inspect hello_api --format \
+                       '{{.UpdateStatus.State}} {{.Spec.TaskTemplate.ContainerSpec.Image}}'";
+        let expected = format!("{state} {tag}@");
+        wait::every(INTERVAL, PATIENCE, || {
+            let update = self.machines[0].run(inspect)?;
+            let mut images = vec![];
+            for machine in &self.machines {
+                images.extend(machine.replicas()?.into_values());
+            }
+            let same = images
+                .iter()
+                .filter(|image| **image == tag || image.starts_with(&format!("{tag}@")));
+            match update.starts_with(&expected)
+                && same.count() == REPLICAS
+                && images.len() == REPLICAS
+            {
+                true => Ok(()),
+                false => Err(format!("{update}{images:?}")),
+            }
+        });
+    }
+
+    /// Ends a machine at once, with all that runs on it.
+    pub fn kill(&self, machine: &Machine) {
+        docker(&["kill", machine.container()]);
+    }
+
+    /// Starts a machine again, and waits until it is part of the swarm.
+    pub fn start(&self, machine: &Machine) {
+        docker(&["start", machine.container()]);
+        machine.wait_for_engine();
+        self.wait_for_machines();
+    }
+
+    /// Takes a machine from the network of the others.
+    pub fn cut_off(&self, machine: &Machine) {
+        docker(&[
+            "network",
+            "disconnect",
+            &self.network.name,
+            machine.container(),
+        ]);
+    }
+
+    /// Brings it back there, and waits until it is part of the swarm.
+    pub fn connect(&self, machine: &Machine) {
+        docker(&[
+            "network",
+            "connect",
+            "--alias",
+            machine.name,
+            "--ip",
+            machine.address,
+            &self.network.name,
+            machine.container(),
+        ]);
+        self.wait_for_machines();
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        // The images under the registry's name, which is gone.
+        let reference = format!("reference={}/*", self.local_registry());
+        let images = docker(&[
+            "images",
+            "--quiet",
+            "--filter",
+            &reference,
+            "--format",
+            "{{.Repository}}:{{.Tag}}",
+        ]);
+        if !images.is_empty() {
+            let images: Vec<_> = images.lines().collect();
+            docker(&[&["rmi"], &images[..]].concat());
+        }
+    }
+}
