@@ -1,6 +1,6 @@
 //! A container or a network, removed when the test ends, also when it fails.
 
-use std::{fs::File, os::fd::AsFd, time::Duration};
+use std::{fs::File, io, os::fd::AsFd, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -73,9 +73,13 @@ pub fn network_of(container: &str) -> File {
 }
 
 /// Moves this thread, and those it starts from now on, into a network.
-pub fn enter(network: &File) {
-    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
-        .expect("the right to enter a network, which root has");
+///
+/// # Errors
+///
+/// Without the right to do so, which root has.
+pub fn enter(network: &File) -> io::Result<()> {
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
 }
 
 /// A network of this test run.

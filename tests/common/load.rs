@@ -114,7 +114,11 @@ impl Load {
     /// The same inside the network of a container.
     pub fn start_in(container: &str, port: u16, path: &'static str) -> Self {
         let network = container::network_of(container);
-        Self::start_after(move || container::enter(&network), port, path)
+        Self::start_after(
+            move || container::enter(&network).expect("the right to, which root has"),
+            port,
+            path,
+        )
     }
 
     fn start_after(enter: impl FnOnce() + Send + 'static, port: u16, path: &'static str) -> Self {

@@ -149,11 +149,7 @@ impl Swarm {
                 "--publish",
                 "127.0.0.1::5000",
             ],
-            &[
-                "docker-registry",
-                "serve",
-                "/etc/docker/registry/config.yml",
-            ],
+            &["docker-registry", "serve", "/etc/registry.yml"],
         );
         let addresses = [
             ("node1", "198.51.100.11"),
@@ -414,6 +410,12 @@ impl Swarm {
 
 impl Drop for Swarm {
     fn drop(&mut self) {
+        // Before the machines are gone, which would leave the control groups of what they run.
+        for machine in &self.machines {
+            if let Err(error) = machine.run("docker swarm leave --force") {
+                eprintln!("{error}");
+            }
+        }
         // The images under the registry's name, which is gone.
         let reference = format!("reference={}/*", self.local_registry());
         let images = docker(&[
