@@ -15,7 +15,7 @@ const CHANGED: Duration = Duration::from_millis(500);
 const LOST: Duration = Duration::from_millis(1200);
 
 /// Within this time of a change every replica gets its equal share again.
-const SETTLED: Duration = Duration::from_secs(4);
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// How long the swarm may be without a leader.
 const NO_LEADER: Duration = Duration::from_secs(60);

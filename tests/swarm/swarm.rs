@@ -287,23 +287,20 @@ impl Swarm {
     #[track_caller]
     pub fn put_in_order(&self) {
         self.wait_for_machines();
-        let all: Vec<_> = self.machines.iter().collect();
         self.deploy(VERSION);
-        self.wait_for_replicas(REPLICAS, &all);
+        self.wait_for_version(VERSION);
         let replicas = self.replicas();
-        let share = |machine: &&Machine| {
-            replicas
-                .values()
-                .filter(|name| **name == machine.name)
-                .count()
+        let share = REPLICAS / self.machines.len();
+        let has_share = |machine: &Machine| {
+            let there = replicas.values().filter(|name| **name == machine.name);
+            there.count() == share
         };
-        if all
-            .iter()
-            .any(|machine| share(machine) != REPLICAS / all.len())
-        {
-            // A swarm moves nothing by itself to a machine that comes back.
-            self.machines[0].must("docker service update --force --detach=false hello_api");
-            self.wait_for_replicas(REPLICAS, &all);
+        if !self.machines.iter().all(has_share) {
+            // A swarm moves nothing by itself to a machine that comes back, but starts new ones there.
+            let least = self.machines.len();
+            self.machines[0].must(&format!("docker service scale hello_api={least}"));
+            self.deploy(VERSION);
+            self.wait_for_version(VERSION);
         }
         for machine in &self.machines {
             wait::every(INTERVAL, PATIENCE, || {
@@ -344,30 +341,39 @@ impl Swarm {
         ));
     }
 
-    /// Waits until the update of the API has come to an end, with all replicas of this version.
+    /// Waits until all replicas that are healthy are of this version.
     #[track_caller]
-    pub fn wait_for_update(&self, state: &str, version: &str) {
-        let tag = format!("{REGISTRY}/hello-api:{version}");
-        let inspect = "docker service inspect hello_api --format \
-                       '{{.UpdateStatus.State}} {{.Spec.TaskTemplate.ContainerSpec.Image}}'";
-        let expected = format!("{state} {tag}@");
+    pub fn wait_for_version(&self, version: &str) {
+        let image = format!("{REGISTRY}/hello-api:{version}");
         wait::every(INTERVAL, PATIENCE, || {
-            let update = self.machines[0].run(inspect)?;
             let mut images = vec![];
             for machine in &self.machines {
                 images.extend(machine.replicas()?.into_values());
             }
-            let same = images
-                .iter()
-                .filter(|image| **image == tag || image.starts_with(&format!("{tag}@")));
-            match update.starts_with(&expected)
-                && same.count() == REPLICAS
-                && images.len() == REPLICAS
-            {
+            // By its digest when that version's tag has moved on.
+            let is_version = |found: &String| found.split('@').next() == Some(&image);
+            match images.len() == REPLICAS && images.iter().all(is_version) {
                 true => Ok(()),
-                false => Err(format!("{update}{images:?}")),
+                false => Err(format!("{images:?}")),
             }
         });
+    }
+
+    /// Waits until an update of the API has come to an end, which is this, and the version is this.
+    #[track_caller]
+    pub fn wait_for_update(&self, end: &str, version: &str) {
+        let expected = format!("{end} {REGISTRY}/hello-api:{version}@");
+        wait::every(INTERVAL, PATIENCE, || {
+            let update = self.machines[0].run(
+                "docker service inspect hello_api --format \
+                 '{{.UpdateStatus.State}} {{.Spec.TaskTemplate.ContainerSpec.Image}}'",
+            )?;
+            match update.starts_with(&expected) {
+                true => Ok(()),
+                false => Err(update),
+            }
+        });
+        self.wait_for_version(version);
     }
 
     /// Ends a machine at once, with all that runs on it.
