@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use common::{load::Load, wait};
 use libtest_mimic::Trial;
+use serde_json::{Value, json};
 
 use crate::{
     on_the_swarm,
@@ -23,6 +24,7 @@ const NO_LEADER: Duration = Duration::from_secs(60);
 pub fn trials() -> Vec<Trial> {
     vec![
         on_the_swarm("every_machine_gives_equal_shares", equal_shares),
+        on_the_swarm("the_stack_has_no_rights_to_spare", hardened),
         on_the_swarm("nothing_is_lost_when_scaled", scaled),
         on_the_swarm("nothing_is_lost_when_updated", updated),
         on_the_swarm(
@@ -58,6 +60,42 @@ fn equal_shares(swarm: &Swarm) {
     for machine in swarm.machines() {
         let case = format!("{REPLICAS} replicas, from {}", machine.name);
         under_load(swarm, &case, machine, Duration::MAX, || ());
+    }
+}
+
+fn hardened(swarm: &Swarm) {
+    for machine in swarm.machines() {
+        let containers = machine.must(
+            "docker inspect $(docker ps --quiet --filter label=com.docker.stack.namespace=hello)",
+        );
+        let containers: Vec<Value> = serde_json::from_str(&containers).unwrap();
+        // Two replicas, a proxy, and on two of three machines a front-end.
+        assert!(
+            containers.len() >= 3,
+            "{} on {}",
+            containers.len(),
+            machine.name
+        );
+        for container in containers {
+            let (name, host) = (&container["Name"], &container["HostConfig"]);
+            assert_eq!(host["ReadonlyRootfs"], true, "{name}");
+            assert_eq!(host["CapDrop"], json!(["ALL"]), "{name}");
+            assert_eq!(host["CapAdd"], Value::Null, "{name}");
+            let log = json!({"max-size": "10m", "max-file": "3"});
+            assert_eq!(host["LogConfig"]["Config"], log, "{name}");
+            for limit in ["Memory", "PidsLimit"] {
+                let value = host[limit].as_u64();
+                assert!(value > Some(0), "{name} has no limit: {limit}");
+            }
+            let user = container["Config"]["User"].as_str();
+            assert!(
+                matches!(user, Some("101:101" | "65534:65534")),
+                "{name}: {user:?}"
+            );
+        }
+        let internal = "docker network inspect hello_api hello_pages --format '{{.Internal}}'";
+        let on_machine = machine.must(internal);
+        assert!(on_machine.lines().eq(["true", "true"]), "{on_machine}");
     }
 }
 
