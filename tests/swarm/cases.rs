@@ -15,7 +15,8 @@ use crate::{
 const CHANGED: Duration = Duration::from_millis(500);
 const LOST: Duration = Duration::from_millis(1200);
 
-/// Within this time of a change every replica gets its equal share again.
+/// Within this time of a change every replica gets its equal share again: the machines tell each
+/// other, and then the proxies ask.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// How long the swarm may be without a leader.
@@ -25,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         on_the_swarm("every_machine_gives_equal_shares", equal_shares),
         on_the_swarm("the_stack_has_no_rights_to_spare", hardened),
+        on_the_swarm("the_registry_is_asked_for", no_registry),
         on_the_swarm("nothing_is_lost_when_scaled", scaled),
         on_the_swarm("nothing_is_lost_when_updated", updated),
         on_the_swarm(
@@ -99,6 +101,16 @@ fn hardened(swarm: &Swarm) {
     }
 }
 
+fn no_registry(swarm: &Swarm) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    let deploy = "docker stack deploy --compose-file docker-stack.yml hello";
+    let error = one.run(deploy).unwrap_err();
+    let expected = "required variable REGISTRY is missing a value: expected the registry";
+    assert!(error.contains(expected), "{error}");
+}
+
 fn scaled(swarm: &Swarm) {
     let [one, ..] = swarm.machines() else {
         panic!("no machine")
@@ -165,7 +177,10 @@ fn drained(swarm: &Swarm) {
         panic!("three machines")
     };
     under_load(swarm, "a machine drained", one, CHANGED, || {
-        one.must("docker node update --availability drain node3");
+        one.must(&format!(
+            "docker node update --availability drain {}",
+            three.name
+        ));
         swarm.wait_for_replicas(REPLICAS, &[one, two]);
     });
     one.must(&format!(

@@ -12,7 +12,7 @@ use std::{
 use common::{
     container::{Container, Network},
     readme::Step,
-    tools::{Tools, docker, output, root},
+    tools::{Tools, docker, output, root, unique},
     wait,
 };
 
@@ -66,7 +66,16 @@ impl Machine {
             // Empty after a start, as that of a machine is.
             "--tmpfs=/run",
         ];
-        let container = Container::run_command(name, MACHINE, &options, &[]);
+        // Control groups are this machine's: under a name by which they are found in the end.
+        let command = [
+            "dockerd",
+            // A registry without TLS has to be named.
+            "--insecure-registry",
+            REGISTRY,
+            "--cgroup-parent",
+            &unique(name),
+        ];
+        let container = Container::run_command(name, MACHINE, &options, &command);
         let machine = Self {
             name,
             address,
@@ -416,9 +425,15 @@ impl Swarm {
 
 impl Drop for Swarm {
     fn drop(&mut self) {
-        // Before the machines are gone, which would leave the control groups of what they run.
+        // What a machine ran has control groups of the engine below, which outlive it, the more so
+        // when it was killed.
         for machine in &self.machines {
-            if let Err(error) = machine.run("docker swarm leave --force") {
+            let groups = format!(
+                "docker swarm leave --force && find /sys/fs/cgroup -depth -type d \
+                 -path '*/{}*' -exec rmdir {{}} +",
+                machine.container()
+            );
+            if let Err(error) = machine.run(&groups) {
                 eprintln!("{error}");
             }
         }
