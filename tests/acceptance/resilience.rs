@@ -240,7 +240,7 @@ fn all_gone(tools: Tools) {
 /// Replicas that take every request and close the connection without an answer, and count.
 fn repeated(tools: Tools) {
     const REPLICAS: usize = 3;
-    let network = Network::new("repeated", &[]);
+    let network = Network::new("repeated");
     let closes = "echo 'server { listen 5252; return 444; }' > /etc/nginx/conf.d/default.conf \
                   && exec nginx -g 'daemon off;'";
     let on_network = ["--network", &network.name];

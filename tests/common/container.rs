@@ -1,12 +1,12 @@
 //! A container or a network, removed when the test ends, also when it fails.
 
-use std::{fs::File, io, os::fd::AsFd, time::Duration};
+use std::{fs::File, io, os::fd::AsFd, process::Command, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
-    tools::{docker, inspect, unique},
+    tools::{docker, inspect, output, unique},
     wait,
 };
 
@@ -88,12 +88,35 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes one with these further options of `docker network create`.
     #[track_caller]
-    pub fn new(purpose: &str, options: &[&str]) -> Self {
+    pub fn new(purpose: &str) -> Self {
         let name = unique(purpose);
-        docker(&[&["network", "create"], options, &[name.as_str()]].concat());
+        docker(&["network", "create", &name]);
         Self { name }
+    }
+
+    /// Makes one whose addresses begin with the prefix that is returned, such as `198.18.0.`, and
+    /// so can be given out with `--ip`.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses, or each of the subnets that were tried belongs to another network.
+    #[track_caller]
+    pub fn with_prefix(purpose: &str) -> (Self, String) {
+        let name = unique(purpose);
+        // Of the addresses for tests of devices (RFC 2544), which hardly any network has.
+        for third in 0..=255 {
+            let prefix = format!("198.18.{third}.");
+            let subnet = format!("{prefix}0/24");
+            let create = ["network", "create", "--subnet", &subnet, &name];
+            match output(Command::new("docker").args(create)) {
+                Ok(_) => return (Self { name }, prefix),
+                // That of another run of these tests.
+                Err(error) if error.contains("overlaps") => {}
+                Err(error) => panic!("docker {}: {error}", create.join(" ")),
+            }
+        }
+        panic!("every subnet of 198.18.0.0/16 belongs to another network");
     }
 }
 

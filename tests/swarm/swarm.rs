@@ -31,19 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at the swarm, each of which costs some processes.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Addresses for documentation (RFC 5737), which no other network has. A machine keeps its own, as
-/// those of a swarm must.
-const SUBNET: &str = "198.51.100.0/24";
-
 /// A machine of the swarm.
 pub struct Machine {
     pub name: &'static str,
-    address: &'static str,
+    /// Its own for as long as it lives, as that of a machine in a swarm must be.
+    address: String,
     container: Container,
 }
 
 impl Machine {
-    fn start(name: &'static str, address: &'static str, network: &Network) -> Self {
+    fn start(name: &'static str, address: String, network: &Network) -> Self {
         let options = [
             "--hostname",
             name,
@@ -52,7 +49,7 @@ impl Machine {
             "--network",
             &network.name,
             "--ip",
-            address,
+            &address,
             // What an engine in a container needs, without --privileged, which not every engine can
             // give.
             "--cap-add=ALL",
@@ -146,7 +143,7 @@ impl Swarm {
             "tests/swarm",
             &format!("docker build --tag {MACHINE} machine"),
         );
-        let network = Network::new("swarm", &["--subnet", SUBNET]);
+        let (network, prefix) = Network::with_prefix("swarm");
         let registry = Container::run_command(
             "registry",
             MACHINE,
@@ -160,12 +157,8 @@ impl Swarm {
             ],
             &["docker-registry", "serve", "/etc/registry.yml"],
         );
-        let addresses = [
-            ("node1", "198.51.100.11"),
-            ("node2", "198.51.100.12"),
-            ("node3", "198.51.100.13"),
-        ];
-        let machines = addresses.map(|(name, address)| Machine::start(name, address, &network));
+        let machines = [("node1", 11), ("node2", 12), ("node3", 13)]
+            .map(|(name, last)| Machine::start(name, format!("{prefix}{last}"), &network));
         let swarm = Self {
             machines: machines.into(),
             registry,
@@ -415,7 +408,7 @@ impl Swarm {
             "--alias",
             machine.name,
             "--ip",
-            machine.address,
+            &machine.address,
             &self.network.name,
             machine.container(),
         ]);
