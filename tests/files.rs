@@ -1,7 +1,9 @@
 //! What must hold for the files of the tasks alone: what one task has from another is the same.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -98,6 +100,41 @@ fn the_pages_ask_no_other_host() {
                 assert!(!text.contains(scheme), "{} has {scheme}", path.display());
             }
         }
+    }
+}
+
+/// What `.ci/base-images` does when `docker pull` fails with this output.
+#[track_caller]
+fn failed_pull(pull: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let docker = folder.path().join("docker");
+    let program = format!(
+        "#!/bin/sh\ncase $1 in version) ;; pull) printf '%s\\n' '{pull}'; exit 1 ;; *) exit 1 ;; esac\n"
+    );
+    fs::write(&docker, program).unwrap();
+    fs::set_permissions(&docker, Permissions::from_mode(0o755)).unwrap();
+    let path = env::var("PATH").unwrap();
+    let output = Command::new(root().join(".ci/base-images"))
+        .env("PATH", format!("{}:{path}", folder.path().display()))
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_pull_that_breaks_off_is_no_reason_for_a_stand_in() {
+    for error in [
+        "latest: Pulling from library/ubuntu\nError: Get \"https://registry/blobs/1\": net/http: timeout",
+        "Error response from daemon: toomanyrequests: You have reached your pull rate limit",
+        "Error response from daemon: Get \"https://registry/v2/\": unauthorized",
+    ] {
+        let text = failed_pull(error);
+        let reason = error.lines().last().unwrap();
+        assert!(text.contains(reason), "{text}");
+        assert!(text.contains("cannot pull ubuntu:latest"), "{text}");
+        assert!(!text.contains("stand-in"), "{text}");
     }
 }
 

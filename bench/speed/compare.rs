@@ -10,6 +10,7 @@ use crate::{
     load::{Report, answers, load},
 };
 
+const CONNECTIONS: u32 = 64;
 const WARM_UP_SECONDS: u32 = 1;
 const SECONDS: u32 = 4;
 /// Many short rounds rather than few long ones: other work on the machine then hits all alike.
@@ -190,9 +191,9 @@ impl Running {
     fn round(&mut self, engine: &Engine) -> Result<()> {
         self.project.unpause()?;
         let port = self.contender.target.port();
-        load(self.target(), port, WARM_UP_SECONDS, || ())?;
+        load(self.target(), port, CONNECTIONS, WARM_UP_SECONDS, || ())?;
         let before = self.cpu(engine)?;
-        let (report, memory) = load(self.target(), port, SECONDS, || {
+        let (report, memory) = load(self.target(), port, CONNECTIONS, SECONDS, || {
             // Near the end, when everything is as large as it gets.
             thread::sleep(Duration::from_secs(SECONDS.into()) * 4 / 5);
             self.memory(engine)
@@ -283,7 +284,8 @@ fn start_and_stop(api: &str) -> Result<[Duration; 2]> {
     Ok([start, begin.elapsed()])
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// The median.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -113,13 +113,15 @@ impl Engine {
 /// A compose project, taken down at the end.
 pub struct Project {
     compose: &'static [&'static str],
-    file: String,
+    files: Vec<String>,
     name: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Project {
-    /// The compose file at this path from the top of the repository.
-    pub fn new(name: &str, file: &str) -> Self {
+    /// The compose file at this path from the top of the repository, or several, with a colon between
+    /// them.
+    pub fn new(name: &str, files: &str) -> Self {
         let plugin = output(Command::new("docker").args(["compose", "version"])).is_ok();
         Self {
             compose: if plugin {
@@ -127,9 +129,19 @@ impl Project {
             } else {
                 &["docker-compose"]
             },
-            file: root().join(file).display().to_string(),
+            files: files
+                .split(':')
+                .flat_map(|file| ["--file".to_owned(), root().join(file).display().to_string()])
+                .collect(),
             name: format!("bench-{name}"),
+            environment: vec![],
         }
+    }
+
+    /// With a variable set for every command.
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.environment.push((name, value.to_string()));
+        self
     }
 
     /// Runs compose with these arguments.
@@ -141,10 +153,12 @@ impl Project {
         let mut command = Command::new(self.compose[0]);
         command
             .args(&self.compose[1..])
-            .args(["--project-name", &self.name, "--file", &self.file])
+            .args(["--project-name", &self.name])
+            .args(&self.files)
             .args(arguments)
             // Any free one: the port on this machine is not what is measured.
-            .env("HTTP_PORT", "0");
+            .envs([("HTTP_PORT", "0"), ("HTTPS_PORT", "0")])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         output(&mut command)
     }
 

@@ -25,6 +25,11 @@ impl Report {
     pub fn rate(&self) -> f64 {
         self.requests as f64 * 1e6 / self.duration_us as f64
     }
+
+    /// Good answers per second.
+    pub fn good_rate(&self) -> f64 {
+        self.requests.saturating_sub(self.errors) as f64 * 1e6 / self.duration_us as f64
+    }
 }
 
 /// Builds wrk's image.
@@ -38,7 +43,7 @@ pub fn build() -> Result<()> {
     docker(&["build", "--tag", IMAGE, &folder]).map(drop)
 }
 
-/// Asks for `/api/hello` on a port of a container for some seconds, on 64 connections. It runs
+/// Asks for `/api/hello` on a port of a container for some seconds, on these many connections. It runs
 /// inside the container's network, so that the engine's own proxy of published ports has no part
 /// in it. `meanwhile` runs while it does.
 ///
@@ -48,23 +53,43 @@ pub fn build() -> Result<()> {
 pub fn load<T>(
     container: &str,
     port: u16,
+    connections: u32,
+    seconds: u32,
+    meanwhile: impl FnOnce() -> T,
+) -> Result<(Report, T)> {
+    let url = format!("http://127.0.0.1:{port}/api/hello");
+    load_url(container, &[&url], connections, seconds, meanwhile)
+}
+
+/// The same for any address, after which may follow other arguments of wrk.
+///
+/// # Errors
+///
+/// As above.
+pub fn load_url<T>(
+    container: &str,
+    url: &[&str],
+    connections: u32,
     seconds: u32,
     meanwhile: impl FnOnce() -> T,
 ) -> Result<(Report, T)> {
     let network = format!("container:{container}");
+    let connections = connections.to_string();
     let duration = format!("{seconds}s");
-    let url = format!("http://127.0.0.1:{port}/api/hello");
     let run = ["run", "--rm", "--network", &network, IMAGE];
     let wrk = [
         "--threads=1",
-        "--connections=64",
+        "--connections",
+        &connections,
         "--duration",
         &duration,
-        &url,
+        // As long as a client waits; the default of 2 s counts a late answer as an error.
+        "--timeout=20s",
     ];
     let child = Command::new("docker")
         .args(run)
         .args(wrk)
+        .args(url)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;

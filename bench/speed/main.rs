@@ -6,8 +6,10 @@
 mod chart;
 mod compare;
 mod engine;
+mod https;
 mod load;
 mod machine;
+mod overload;
 mod stack;
 
 use std::{fs, process::ExitCode};
@@ -34,6 +36,10 @@ struct Arguments {
 enum Case {
     /// The stack and the others, in turn
     Compare,
+    /// More than the stack and HAProxy can do
+    Overload,
+    /// HTTPS: requests on kept connections, and handshakes
+    Https,
     /// From 1 to 8 replicas
     Replicas,
     /// 10,000 open connections
@@ -48,6 +54,8 @@ impl Case {
     fn title(self) -> &'static str {
         match self {
             Self::Compare => "Beside others: `GET /api/hello`, 64 connections, 2 replicas",
+            Self::Overload => "Overload",
+            Self::Https => "HTTPS",
             Self::Replicas => "From 1 to 8 replicas",
             Self::Connections => "Many connections",
             Self::Rebuild => "A change of the program",
@@ -86,6 +94,8 @@ fn run(cases: &[Case]) -> Result<()> {
                 chart::write(&root().join("bench/speed.svg"), &figures)?;
                 format!("{}\n{}", compare::table(&figures), machine::versions()?)
             }
+            Case::Overload => overload::overload()?,
+            Case::Https => https::https(&engine)?,
             Case::Replicas => stack::replicas(&engine)?,
             Case::Connections => stack::connections()?,
             Case::Rebuild => stack::rebuild()?,

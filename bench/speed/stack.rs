@@ -26,6 +26,9 @@ use crate::load::{IMAGE, load};
 
 const PORT: u16 = 80;
 
+/// Connections of the load.
+const LOAD_CONNECTIONS: u32 = 64;
+
 /// The stack, and where it is published.
 struct Stack {
     project: Project,
@@ -98,9 +101,9 @@ pub fn replicas(engine: &Engine) -> Result<String> {
         let proxy = slice::from_ref(&stack.proxy);
         let api = stack.project.containers("api")?;
         let cpu = || Result::Ok([engine.usage(proxy)?.cpu_ns, engine.usage(&api)?.cpu_ns]);
-        load(&stack.proxy, PORT, 2, || ())?;
+        load(&stack.proxy, PORT, LOAD_CONNECTIONS, 2, || ())?;
         let (before, begin) = (stack.served(count)?, cpu()?);
-        let (report, ()) = load(&stack.proxy, PORT, SECONDS, || ())?;
+        let (report, ()) = load(&stack.proxy, PORT, LOAD_CONNECTIONS, SECONDS, || ())?;
         let end = cpu()?;
         let used = [0, 1].map(|i| (end[i] - begin[i]) as f64 / 1e3 / report.requests as f64);
         let after = stack.served(count)?;
@@ -133,11 +136,11 @@ pub fn endurance(engine: &Engine) -> Result<String> {
     let mut table = String::from(
         "| minute | requests/s | errors | memory of the proxy | of a replica |\n|--:|--:|--:|--:|--:|\n",
     );
-    load(&stack.proxy, PORT, 5, || ())?;
+    load(&stack.proxy, PORT, LOAD_CONNECTIONS, 5, || ())?;
     let mut rates = vec![];
     for minute in 1..=MINUTES {
         eprintln!("minute {minute} of {MINUTES}");
-        let (report, ()) = load(&stack.proxy, PORT, 60, || ())?;
+        let (report, ()) = load(&stack.proxy, PORT, LOAD_CONNECTIONS, 60, || ())?;
         let mib = |bytes: u64| bytes as f64 / MIB;
         let proxy = engine.usage(slice::from_ref(&stack.proxy))?.memory;
         let replica = engine.usage(&replicas)?.memory / replicas.len() as u64;

@@ -2,15 +2,16 @@
 //! its answer.
 
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{IpAddr, Shutdown, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use libtest_mimic::Trial;
 
-use crate::{project::Project, tasks::ok, with};
+use crate::{busy::upstream, project::Project, tasks::ok, with};
 use common::{
     http,
     load::Load,
@@ -35,6 +36,8 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         ),
         with(tools, "what_clients_claim_is_not_passed_on", claims),
         with(tools, "errors_have_the_same_headers", errors),
+        with(tools, "the_api_learns_the_truth_of_a_request", truth),
+        with(tools, "pages_are_redirected_and_cached_right", pages),
     ]
 }
 
@@ -93,9 +96,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     vec![
         ("header too large", get(hello, &format!("X: {}\r\n", long(40_000))), &["431"]),
         ("headers too large together", get(hello, &format!("X: {}\r\n", long(7_000)).repeat(8)), &["431"]),
+        ("a cookie of 9 KB", get(hello, &format!("Cookie: a={}\r\n", long(9_000))), &["200"]),
+        ("a cookie of 9 KB to a page", get("/", &format!("Cookie: a={}\r\n", long(9_000))), &["200"]),
+        ("a cookie of 40 KB to a page", get("/", &format!("Cookie: a={}\r\n", long(40_000))), &["431"]),
+        ("80 headers", get(hello, &"X: a\r\n".repeat(80)), &["200"]),
+        ("101 headers", get(hello, &"X: a\r\n".repeat(101)), &["431"]),
         ("too many headers", get(hello, &"X: a\r\n".repeat(2_000)), &["400", "431"]),
-        ("URI too long", get(&format!("/{}", long(10_000)), ""), &["414"]),
-        ("URI too long for the API", get(&format!("/api/{}", long(10_000)), ""), &["414"]),
+        ("URI too long", get(&format!("/{}", long(20_000)), ""), &["414"]),
+        ("URI too long for the API", get(&format!("/api/{}", long(20_000)), ""), &["414"]),
         ("body too large", method("POST", hello, "Content-Length: 10000000\r\n"), &["413"]),
         ("length that is no number", method("POST", hello, "Content-Length: ten\r\n"), &["400"]),
         ("length that is negative", method("POST", hello, "Content-Length: -1\r\n"), &["400"]),
@@ -104,7 +112,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("malformed chunks", method("POST", hello, "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"), &["400"]),
         ("unknown transfer encoding", method("POST", hello, "Transfer-Encoding: rot13\r\n"), &["501"]),
         ("POST", method("POST", hello, "Content-Length: 0\r\n"), &["405"]),
+        ("POST to a page", method("POST", "/", "Content-Length: 0\r\n"), &["405"]),
         ("PUT to a page", method("PUT", "/", "Content-Length: 0\r\n"), &["405"]),
+        ("OPTIONS to a page", method("OPTIONS", "/", ""), &["405"]),
+        ("TRACE to a page", method("TRACE", "/", ""), &["405"]),
+        ("If-Match of another version of a page", get("/", "If-Match: \"other\"\r\n"), &["412"]),
+        ("a range beyond the end of a page", get("/", "Range: bytes=99999-\r\n"), &["416"]),
+        ("below the folder of the proxy's own pages", get("/error/nothing", ""), &["404"]),
+        ("the proxy's own page", get("/error/error.html", ""), &["404"]),
         ("DELETE", method("DELETE", hello, ""), &["405"]),
         ("TRACE", method("TRACE", hello, ""), &["405"]),
         ("CONNECT", method("CONNECT", "localhost:80", ""), &["400", "405"]),
@@ -138,10 +153,29 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     ]
 }
 
+/// A request for `path` with each byte in its URI that no URI has raw (RFC 3986), but for the space
+/// and the newline, which end it.
+fn raw_bytes(path: &str) -> impl Iterator<Item = (String, Vec<u8>, &'static [&'static str])> {
+    let all = (0..=255).filter(|byte| b"\"<>`".contains(byte) || !(b' '..=b'~').contains(byte));
+    let raw = all.filter(|byte| !b"\0\n".contains(byte));
+    raw.map(move |byte| {
+        let mut request = get(path, "");
+        request.insert("GET ".len() + path.len(), byte);
+        let name = format!("byte {byte:#04x} after {path}");
+        (name, request, &["400"][..])
+    })
+}
+
 fn bad_requests(tools: Tools) {
     let _project = stack(tools);
     let mut wrong = vec![];
-    for (name, request, expected) in table() {
+    let table = table();
+    let rows = table
+        .into_iter()
+        .map(|(name, request, expected)| (name.to_owned(), request, expected))
+        .chain(raw_bytes("/api/"))
+        .chain(raw_bytes("/api/hello?q="));
+    for (name, request, expected) in rows {
         let answer = send(&request);
         let statuses = statuses(&answer);
         // An interim response is none.
@@ -166,6 +200,16 @@ fn bad_requests(tools: Tools) {
             if !answer.contains(&look) {
                 wrong.push(format!("{name}: not like other errors: {answer}"));
             }
+        }
+        // Of the last response, as its status.
+        let response = answer.rsplit("HTTP/1.1 ").next().unwrap_or_default();
+        let headers = response.split("\r\n\r\n").next().unwrap_or_default();
+        let count = |header: &str| headers.to_lowercase().matches(header).count();
+        if last.is_some() && count("\r\nx-request-id: ") != 1 {
+            wrong.push(format!("{name}: expected one X-Request-ID: {headers}"));
+        }
+        if last == Some(&"405") && count("\r\nallow: get,") != 1 {
+            wrong.push(format!("{name}: expected one Allow: {headers}"));
         }
         assert_eq!(
             ok("http://localhost/api/hello").body,
@@ -314,7 +358,8 @@ fn claims(tools: Tools) {
             "{logs}"
         );
         if service == "proxy" {
-            client = line.split(' ').next().unwrap().to_owned();
+            // After the time.
+            client = line.split(' ').nth(1).unwrap().to_owned();
         }
         assert!(
             line.contains(&client),
@@ -323,15 +368,83 @@ fn claims(tools: Tools) {
     }
 }
 
+/// What the API gets to see of a client: the truth, and nothing that the client made up.
+fn truth(tools: Tools) {
+    let _project = upstream(tools, 10);
+    let forged = [
+        ("forwarded", "for=203.0.113.7;host=forged;proto=https"),
+        ("true-client-ip", "203.0.113.7"),
+        ("x-client-ip", "203.0.113.7"),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-host", "forged"),
+        ("x-forwarded-port", "8443"),
+        ("x-forwarded-prefix", "/forged"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-server", "forged"),
+        ("x-forwarded-ssl", "on"),
+        ("x-real-ip", "203.0.113.7"),
+        ("x-request-id", "forged"),
+    ];
+    let url = "http://localhost/api/headers";
+    for host in ["shop.example:8080", "shop.example", "[::1]:8080"] {
+        let headers = [&forged[..], &[("host", host)]].concat();
+        let answer = http::send(&http::client(), "GET", url, &headers).unwrap();
+        let mut headers: BTreeMap<String, Vec<String>> =
+            serde_json::from_str(&answer.body).unwrap();
+        let mut only = |name: &str| headers.remove(name).unwrap_or_default().join(", ");
+        assert_eq!(only("host"), host);
+        assert_eq!(only("x-forwarded-proto"), "http");
+        assert_eq!(only("x-request-id"), answer.header("x-request-id"));
+        let client: IpAddr = only("x-forwarded-for").parse().expect("an address alone");
+        assert_ne!(client.to_string(), "203.0.113.7");
+        for (name, _) in forged {
+            assert_eq!(only(name), "", "{name}");
+        }
+    }
+    // The host of the URI counts, when there is one (RFC 9112).
+    let request = get("http://real.example:81/api/headers", "");
+    let answer = send(&request);
+    assert!(answer.contains(r#""host":["real.example:81"]"#), "{answer}");
+}
+
+/// A folder without its slash, and what browsers keep.
+fn pages(tools: Tools) {
+    let project = Project::new(tools, ".").with(
+        "COMPOSE_FILE",
+        "docker-compose.yml:tests/acceptance/folder.yml",
+    );
+    project.run("docker-compose up -d --build");
+    ok("http://localhost/docs/");
+    let answer = http::get("http://localhost/docs").unwrap();
+    assert_eq!(answer.status, 301);
+    assert_eq!(answer.header("location"), "/docs/");
+
+    let page = ok("http://localhost/");
+    let known = [("if-none-match", page.header("etag"))];
+    let url = "http://localhost/";
+    let same = http::send(&http::client(), "GET", url, &known).unwrap();
+    assert_eq!(same.status, 304);
+    for name in ["vary", "cache-control", "etag"] {
+        assert_eq!(same.header(name), page.header(name), "{name}");
+    }
+    assert_eq!(same.header("vary"), "Accept-Encoding");
+    let zipped = [("accept-encoding", "gzip")];
+    let zipped = http::send(&http::client(), "GET", url, &zipped).unwrap();
+    assert_eq!(zipped.header("content-encoding"), "gzip");
+    assert_eq!(zipped.headers.get_all("vary").iter().count(), 1);
+}
+
 fn errors(tools: Tools) {
     let _project = stack(tools);
-    let long = "a".repeat(10_000);
+    let long = "a".repeat(20_000);
     for path in [
         "/",
         "/api",
         "/api/hello",
         "/api/nothing",
         "/nothing",
+        "/error/style.css",
+        "/error/nothing",
         &format!("/{long}"),
         &format!("/api/{long}"),
     ] {
@@ -351,6 +464,9 @@ fn errors(tools: Tools) {
             "no-referrer",
             "{path:.20}"
         );
+        if !path.starts_with("/api") || answer.header("x-served-by").is_empty() {
+            assert_eq!(answer.header("cache-control"), "no-cache", "{path:.20}");
+        }
         if answer.status.is_client_error() {
             let expected = if path.starts_with("/api") {
                 "application/json"

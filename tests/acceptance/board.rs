@@ -366,6 +366,8 @@ fn keyboard(tools: Tools) {
     let board = Board::open();
     let browser = &board.browser;
     let focused = || browser.run("return document.activeElement.id");
+    // The rate is 0 until requests are answered too, and in `still` that means paused.
+    board.figure_is("per-second", |rate| rate > 0);
 
     // The first control of the page, and what it has to say.
     browser.press(Key::Tab);

@@ -5,7 +5,10 @@
 mod bad_input;
 mod board;
 mod browser;
-mod project;
+mod busy;
+mod cross_origin;
+mod environments;
+mod logs;
 mod readmes;
 mod resilience;
 mod stack;
@@ -13,16 +16,16 @@ mod tasks;
 
 use std::{
     env,
-    io::ErrorKind,
     net::TcpListener,
     process::{Command, ExitCode},
 };
 
 use common::{
+    project,
     tools::{self, Tools},
     trial,
 };
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
 
 /// The ports that the tasks publish on this machine.
 const PORTS: [u16; 3] = [80, 5252, 9000];
@@ -31,6 +34,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One after the other: they publish the same ports.
     arguments.test_threads = Some(1);
+    if !arguments.list
+        && let Err(error) = tools::base_images()
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let mut trials = vec![
         Trial::test("without_an_engine_tests_are_ignored", || {
             without_an_engine(false);
@@ -42,6 +51,7 @@ fn main() -> ExitCode {
         }),
     ];
     for tools in Tools::ALL {
+        trials.extend(environments::settings(tools));
         trials.push(with(tools, "a_taken_port_fails_the_tests", taken_port));
         trials.extend(tasks::trials(tools));
         trials.extend(stack::trials(tools));
@@ -49,7 +59,11 @@ fn main() -> ExitCode {
     }
     // The same containers whichever tools make them.
     trials.extend(resilience::trials(Tools::Current));
+    trials.extend(busy::trials(Tools::Current));
     trials.extend(bad_input::trials(Tools::Current));
+    trials.extend(cross_origin::trials(Tools::Current));
+    trials.extend(environments::trials(Tools::Current));
+    trials.extend(logs::trials(Tools::Current));
     trials.extend(board::trials(Tools::Current));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -90,22 +104,7 @@ fn trial(
     missing: impl FnOnce() -> Option<&'static str> + Send + 'static,
     test: impl FnOnce() + Send + 'static,
 ) -> Trial {
-    trial::trial(name, missing, move || {
-        if let Some(port) = PORTS.into_iter().find(|&port| taken(port)) {
-            return Err(Failed::from(format!(
-                "port {port} is taken: expected it to be free, because the tests publish it"
-            )));
-        }
-        test();
-        Ok(())
-    })
-}
-
-/// Whether something listens on a port. Who may not bind it, as users may not below 1024, cannot
-/// tell, and the engine may.
-fn taken(port: u16) -> bool {
-    let bound = TcpListener::bind(("0.0.0.0", port));
-    bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+    trial::on_ports(name, &PORTS, missing, test)
 }
 
 /// These tests, on a machine that has no engine.

@@ -10,6 +10,18 @@ use crate::{
     wait,
 };
 
+/// The options of `docker run` for a container that runs an engine: what it needs without
+/// `--privileged`, which not every engine can give.
+pub const ENGINE_OPTIONS: [&str; 7] = [
+    "--cap-add=ALL",
+    "--cap-drop=SYS_RESOURCE",
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=apparmor=unconfined",
+    "--security-opt=systempaths=unconfined",
+    "--cgroupns=host",
+    "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
+];
+
 /// A container of this test run.
 pub struct Container {
     pub name: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ureq::{
-    Agent,
+    Agent, AsSendBody,
     http::{HeaderMap, Request, StatusCode},
 };
 
@@ -34,10 +34,15 @@ impl Answer {
 
 /// A client that keeps its connections and follows no redirect.
 pub fn client() -> Agent {
+    patient_client(Duration::from_secs(10))
+}
+
+/// The same, that waits for as long as this.
+pub fn patient_client(patience: Duration) -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(patience))
         .build()
         .into()
 }
@@ -49,11 +54,22 @@ pub fn send(
     url: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer, ureq::Error> {
+    send_body(client, method, url, headers, ())
+}
+
+/// Sends a request with these headers and this body.
+pub fn send_body(
+    client: &Agent,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: impl AsSendBody,
+) -> Result<Answer, ureq::Error> {
     let mut request = Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let (parts, mut body) = client.run(request.body(())?)?.into_parts();
+    let (parts, mut body) = client.run(request.body(body)?)?.into_parts();
     Ok(Answer {
         status: parts.status,
         headers: parts.headers,

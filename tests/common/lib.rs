@@ -3,6 +3,8 @@
 pub mod container;
 pub mod http;
 pub mod load;
+pub mod project;
+pub mod reader;
 pub mod readme;
 pub mod tools;
 pub mod trial;

@@ -9,6 +9,8 @@ pub struct Step {
     /// machine only.
     pub machine: String,
     pub line: String,
+    /// The number of its console block.
+    pub block: usize,
     expected: String,
 }
 
@@ -17,14 +19,17 @@ impl Step {
     pub fn all(readme: &str) -> Vec<Self> {
         let mut steps: Vec<Self> = vec![];
         let mut in_block = false;
+        let mut block = 0;
         for line in readme.lines() {
             if line.starts_with("```") {
                 in_block = line == "```console";
+                block += usize::from(in_block);
             } else if !in_block {
             } else if let Some((machine, command)) = prompt(line) {
                 steps.push(Self {
                     machine: machine.to_owned(),
                     line: command.to_owned(),
+                    block,
                     expected: String::new(),
                 });
             } else {

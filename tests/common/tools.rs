@@ -15,6 +15,24 @@ pub enum Tools {
     Current,
 }
 
+/// The settings of the stack with their defaults, which come before those of a `.env` that this machine
+/// may have.
+pub const SETTINGS: [(&str, &str); 10] = [
+    (
+        "ACME_SERVER",
+        "https://acme-v02.api.letsencrypt.org/directory",
+    ),
+    ("API_ALLOWED_ORIGINS", ""),
+    ("API_REQUEST_TIMEOUT", "10"),
+    ("COMPOSE_FILE", "docker-compose.yml"),
+    ("DOMAIN", ""),
+    ("EMAIL", ""),
+    ("HTTP_PORT", "80"),
+    ("HTTPS_PORT", "443"),
+    ("LOG_FORMAT", "text"),
+    ("PROXY_WORKERS", "2"),
+];
+
 impl Tools {
     pub const ALL: [Self; 2] = [Self::Legacy, Self::Current];
 
@@ -42,6 +60,7 @@ impl Tools {
             .current_dir(folder)
             .env("DOCKER_BUILDKIT", buildkit)
             .env("COMPOSE_DOCKER_CLI_BUILD", buildkit)
+            .envs(SETTINGS)
             // Whole lines to read when a build fails.
             .env("BUILDKIT_PROGRESS", "plain");
         command
@@ -67,6 +86,25 @@ impl fmt::Display for Tools {
             Self::Legacy => "legacy",
             Self::Current => "current",
         })
+    }
+}
+
+/// Puts the base images on the engine when there is one: pulled, or made where no registry can be
+/// reached.
+///
+/// # Errors
+///
+/// When an image can be neither pulled nor made.
+pub fn base_images() -> Result<(), String> {
+    if output(Command::new("docker").arg("version")).is_err() {
+        return Ok(());
+    }
+    // It says which image is a stand-in, and takes minutes when there is none.
+    let status = Command::new(root().join(".ci/base-images")).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!(".ci/base-images: {status}")),
+        Err(error) => Err(format!(".ci/base-images: {error}")),
     }
 }
 

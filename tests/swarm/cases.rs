@@ -13,11 +13,18 @@ use crate::{
 
 /// The slowest answer while something is changed on purpose, and while a machine is lost.
 const CHANGED: Duration = Duration::from_millis(500);
-const LOST: Duration = Duration::from_millis(1200);
+const LOST: Duration = Duration::from_millis(2500);
 
 /// Within this time of a change every replica gets its equal share again: the machines tell each
-/// other, and then the proxies ask.
-const SETTLED: Duration = Duration::from_secs(3);
+/// other, and then the proxies ask. A replica that has failed is passed over for 3 s.
+const SETTLED: Duration = Duration::from_secs(4);
+
+/// Within this time Prometheus has found and asked the replicas that there are: a look at DNS, a scrape,
+/// and what the swarm takes to tell its nodes.
+const SCRAPED: Duration = Duration::from_secs(40);
+
+/// Six health checks of a proxy.
+const FORGOTTEN: Duration = Duration::from_secs(70);
 
 /// How long the swarm may be without a leader.
 const NO_LEADER: Duration = Duration::from_secs(60);
@@ -27,6 +34,8 @@ pub fn trials() -> Vec<Trial> {
         on_the_swarm("every_machine_gives_equal_shares", equal_shares),
         on_the_swarm("the_stack_has_no_rights_to_spare", hardened),
         on_the_swarm("the_registry_is_asked_for", no_registry),
+        on_the_swarm("every_replica_is_scraped", scraped),
+        on_the_swarm("proxies_outlive_the_front_end", no_front_end),
         on_the_swarm("nothing_is_lost_when_scaled", scaled),
         on_the_swarm("nothing_is_lost_when_updated", updated),
         on_the_swarm(
@@ -105,10 +114,62 @@ fn no_registry(swarm: &Swarm) {
     let [one, ..] = swarm.machines() else {
         panic!("no machine")
     };
-    let deploy = "docker stack deploy --compose-file docker-stack.yml hello";
+    let deploy = "docker stack deploy --compose-file swarm.yml hello";
     let error = one.run(deploy).unwrap_err();
     let expected = "required variable REGISTRY is missing a value: expected the registry";
     assert!(error.contains(expected), "{error}");
+}
+
+/// Prometheus, which the README has started, asks every replica on every node.
+fn scraped(swarm: &Swarm) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    for replicas in [9, REPLICAS] {
+        one.must(&format!("docker service scale hello_api={replicas}"));
+        let query = "docker exec $(docker ps --quiet --filter name=hello_prometheus) \
+                     promtool query instant http://localhost:9090 \
+                     'count(up{job=\"api\"} == 1)'";
+        wait::every(Duration::from_secs(1), SCRAPED, || {
+            let text = one.run(query)?;
+            match text.starts_with(&format!("{{}} => {replicas} @")) {
+                true => Ok(()),
+                false => Err(text),
+            }
+        });
+    }
+}
+
+/// Without a front-end there are no pages, but a swarm that replaced the proxies would end the API, too.
+fn no_front_end(swarm: &Swarm) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    let proxy = one.must("docker ps --quiet --filter name=hello_proxy");
+    let checks = || {
+        let template = "{{range .State.Health.Log}}{{.Start.Unix}} {{end}}";
+        let text = one.run(&format!(
+            "docker inspect --format '{template}' {}",
+            proxy.trim()
+        ))?;
+        Ok::<Vec<String>, String>(text.split_whitespace().map(str::to_owned).collect())
+    };
+    under_load(swarm, "no front-end", one, CHANGED, || {
+        one.must("docker service scale hello_front-end=0");
+        // Until the engine has forgotten the checks before, of which it keeps five: it takes three that
+        // fail to call a container unhealthy.
+        let before = checks().unwrap();
+        wait::every(Duration::from_secs(1), FORGOTTEN, || {
+            let now = checks()?;
+            match now.len() == 5 && now.iter().all(|check| !before.contains(check)) {
+                true => Ok(()),
+                false => Err(format!("{now:?}")),
+            }
+        });
+    });
+    one.must("docker service scale hello_front-end=2");
+    let same = one.must("docker ps --quiet --filter name=hello_proxy --filter health=healthy");
+    assert_eq!(same, proxy, "the proxy is the same, and healthy");
 }
 
 fn scaled(swarm: &Swarm) {

@@ -12,7 +12,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use common::{container, tools::Tools, trial};
+use common::{
+    container,
+    tools::{self, Tools},
+    trial,
+};
 use libtest_mimic::{Arguments, Trial};
 
 use crate::swarm::Swarm;
@@ -24,6 +28,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One after the other: they share the swarm.
     arguments.test_threads = Some(1);
+    if !arguments.list
+        && let Err(error) = tools::base_images()
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let code = libtest_mimic::run(&arguments, cases::trials()).exit_code();
     let swarm = SWARM.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(swarm);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    container::{Container, Network},
+    container::{Container, ENGINE_OPTIONS, Network},
     readme::Step,
     tools::{Tools, docker, output, root, unique},
     wait,
@@ -50,15 +50,6 @@ impl Machine {
             &network.name,
             "--ip",
             &address,
-            // What an engine in a container needs, without --privileged, which not every engine can
-            // give.
-            "--cap-add=ALL",
-            "--cap-drop=SYS_RESOURCE",
-            "--security-opt=seccomp=unconfined",
-            "--security-opt=apparmor=unconfined",
-            "--security-opt=systempaths=unconfined",
-            "--cgroupns=host",
-            "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
             "--volume=/var/lib/docker",
             // Empty after a start, as that of a machine is.
             "--tmpfs=/run",
@@ -72,7 +63,12 @@ impl Machine {
             "--cgroup-parent",
             &unique(name),
         ];
-        let container = Container::run_command(name, MACHINE, &options, &command);
+        let container = Container::run_command(
+            name,
+            MACHINE,
+            &[&ENGINE_OPTIONS[..], &options].concat(),
+            &command,
+        );
         let machine = Self {
             name,
             address,
@@ -125,6 +121,9 @@ impl Machine {
     }
 }
 
+/// The image that the nodes would pull from the internet.
+const PROMETHEUS: &str = "prom/prometheus:v3.5.3";
+
 /// The image of a machine, and of the registry.
 const MACHINE: &str = "acceptance-machine";
 
@@ -166,20 +165,33 @@ impl Swarm {
             versions: AtomicUsize::new(10),
         };
         for machine in &swarm.machines {
-            let file = root().join("docker-stack.yml").display().to_string();
-            docker(&["cp", &file, &format!("{}:/root/", machine.container())]);
+            let folder = root().join("deploy").display().to_string();
+            docker(&[
+                "cp",
+                &format!("{folder}/."),
+                &format!("{}:/root/", machine.container()),
+            ]);
+        }
+        // From no registry that the nodes reach: the registry of the README is for what it builds.
+        for machine in &swarm.machines {
+            let pipe = format!(
+                "docker save {PROMETHEUS} | docker exec --interactive {} docker load",
+                machine.container()
+            );
+            output(Command::new("sh").args(["-c", &pipe]))
+                .unwrap_or_else(|error| panic!("{error}"));
         }
         swarm.follow_readme();
         swarm
     }
 
     fn follow_readme(&self) {
-        let text = fs::read_to_string(root().join("README.md")).unwrap();
+        let text = fs::read_to_string(root().join("deploy/README.md")).unwrap();
         let mut steps = Step::all(&text);
         steps.retain(|step| !step.machine.is_empty());
         assert!(
             !steps.is_empty(),
-            "README.md has no block for several machines"
+            "deploy/README.md has no block for several machines"
         );
         // What is typed on a machine stays there: variables, and what was shown last.
         let mut exports: BTreeMap<String, String> = BTreeMap::new();
@@ -194,10 +206,11 @@ impl Swarm {
                 "{exports}{}",
                 step.line.replace("SWMTKN-1-[..]", token.trim())
             );
-            let patience = match step.line.starts_with("curl ") {
-                true => PATIENCE,
-                false => Duration::ZERO,
-            };
+            // What was started just before may not answer yet.
+            let asks = ["curl ", "docker exec "]
+                .iter()
+                .any(|asks| step.line.starts_with(asks));
+            let patience = if asks { PATIENCE } else { Duration::ZERO };
             let actual = wait::every(INTERVAL, patience, || {
                 let actual = self.type_on(&step.machine, &line)?;
                 step.check(&actual).map(|()| actual)
@@ -339,7 +352,7 @@ impl Swarm {
     pub fn deploy(&self, version: &str) {
         self.machines[0].must(&format!(
             "REGISTRY={REGISTRY} VERSION={version} docker stack deploy --with-registry-auth \
-             --detach=true --compose-file docker-stack.yml hello"
+             --detach=true --compose-file swarm.yml hello"
         ));
     }
 

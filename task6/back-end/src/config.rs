@@ -10,15 +10,25 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "api", version)]
 pub struct Config {
-    /// IP address and port to listen on.
+    /// IP address and port to listen on. [::] is every address, of IPv4 too.
     #[arg(
         long,
         env = "API_ADDRESS",
         value_name = "IP:PORT",
-        default_value = "0.0.0.0:5252",
+        default_value = "[::]:5252",
         value_parser = address
     )]
     pub address: SocketAddr,
+
+    /// IP address and port of the metrics, for Prometheus. Not for clients: no proxy passes it on.
+    #[arg(
+        long,
+        env = "API_METRICS_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "[::]:5253",
+        value_parser = address
+    )]
+    pub metrics_address: SocketAddr,
 
     /// How a log line is written.
     #[arg(
@@ -39,16 +49,28 @@ pub struct Config {
     )]
     pub log_filter: Targets,
 
-    /// Origins whose pages may read the answers, separated by commas; * for any. None needs to
-    /// be named for a page that comes from the same proxy.
+    /// Origins whose pages may read the answers, separated by commas; * for any. A page that comes
+    /// from the same proxy needs none.
     #[arg(
         long,
         env = "API_ALLOWED_ORIGINS",
         value_name = "ORIGINS",
-        value_delimiter = ',',
-        value_parser = allowed_origin
+        default_value = "",
+        hide_default_value = true,
+        value_parser = allowed_origins
     )]
-    pub allowed_origins: Vec<AllowedOrigin>,
+    pub allowed_origins: AllowedOrigins,
+
+    /// Seconds a handler may take; then the client gets 504. Keep the proxy's proxy_read_timeout a
+    /// second longer.
+    #[arg(
+        long,
+        env = "API_REQUEST_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = timeout
+    )]
+    pub request_timeout: Duration,
 
     /// Seconds that requests in flight get to finish when the program is told to stop. Docker
     /// kills after 10.
@@ -82,13 +104,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// An origin whose pages may read the answers.
+/// The origins whose pages may read the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AllowedOrigin {
+pub enum AllowedOrigins {
     /// Every origin.
     Any,
-    /// This one, as a browser sends it in the header `Origin`.
-    Only(HeaderValue),
+    /// These, as a browser sends them in the header `Origin`.
+    Only(Vec<HeaderValue>),
 }
 
 impl Config {
@@ -126,7 +148,7 @@ fn one_line(error: &clap::Error) -> String {
 fn address(value: &str) -> Result<SocketAddr, String> {
     value
         .parse()
-        .map_err(|_| "expected an IP address and a port, such as 0.0.0.0:5252".to_owned())
+        .map_err(|_| "expected an IP address and a port, such as [::]:5252".to_owned())
 }
 
 fn log_filter(value: &str) -> Result<Targets, String> {
@@ -142,19 +164,33 @@ fn log_filter(value: &str) -> Result<Targets, String> {
     }
 }
 
-fn allowed_origin(value: &str) -> Result<AllowedOrigin, String> {
-    if value == "*" {
-        return Ok(AllowedOrigin::Any);
-    }
-    let expected = || "expected * or an origin, such as http://localhost:9000".to_owned();
-    let uri: Uri = value.parse().map_err(|_| expected())?;
-    // An origin is a scheme, a host and a port, and a browser sends no slash after them.
-    match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) if value == format!("{scheme}://{authority}") => {
-            let header = value.parse().map_err(|_| expected())?;
-            Ok(AllowedOrigin::Only(header))
+/// No origin when `value` is empty, as a variable that a compose file passes on may be.
+fn allowed_origins(value: &str) -> Result<AllowedOrigins, String> {
+    match value {
+        "" => Ok(AllowedOrigins::Only(vec![])),
+        "*" => Ok(AllowedOrigins::Any),
+        list => {
+            let origins: Option<_> = list.split(',').map(origin).collect();
+            origins.map(AllowedOrigins::Only).ok_or_else(|| {
+                "expected * or origins separated by commas, such as http://localhost:9000"
+                    .to_owned()
+            })
         }
-        _ => Err(expected()),
+    }
+}
+
+/// An origin is a scheme, a host and a port, and a browser sends no slash after them.
+fn origin(value: &str) -> Option<HeaderValue> {
+    let uri: Uri = value.parse().ok()?;
+    let (scheme, authority) = (uri.scheme()?, uri.authority()?);
+    let is_origin = value == format!("{scheme}://{authority}");
+    is_origin.then(|| value.parse().ok()).flatten()
+}
+
+fn timeout(value: &str) -> Result<Duration, String> {
+    match seconds(value) {
+        Ok(timeout) if !timeout.is_zero() => Ok(timeout),
+        _ => Err("expected a whole number of seconds, at least 1".to_owned()),
     }
 }
 

@@ -1,19 +1,23 @@
 //! Errors as JSON: a status and a sentence.
 
+use std::time::Duration;
+
 use axum::{
     Json,
-    extract::Request,
+    extract::{Request, State},
     http::{StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
-use crate::REQUEST_TIMEOUT;
-
-/// Gives a response that is an error, whichever layer made it, its body. Its other headers, such
-/// as `Allow`, are kept.
-pub async fn explain(request: Request, next: Next) -> Response {
+/// Gives an error response its JSON body, whichever layer made it. Keeps its other headers, such as
+/// `Allow`.
+pub async fn explain(
+    State(request_timeout): State<Duration>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     let status = response.status();
@@ -26,8 +30,8 @@ pub async fn explain(request: Request, next: Next) -> Response {
             format!("{path} does not answer {method}; the header Allow says what it answers.")
         }
         StatusCode::GATEWAY_TIMEOUT => format!(
-            "{path} did not answer within {} seconds.",
-            REQUEST_TIMEOUT.as_secs()
+            "{path} did not answer within {} seconds. The request may have been carried out.",
+            request_timeout.as_secs()
         ),
         StatusCode::INTERNAL_SERVER_ERROR => {
             format!("{path} failed; the log says why, under the id in X-Request-ID.")

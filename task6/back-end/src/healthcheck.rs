@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -13,6 +13,8 @@ use axum::{
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
+
+use crate::HEALTH;
 
 /// How long the answer may take: a healthy replica needs a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,17 +29,17 @@ pub async fn ask(address: SocketAddr) -> io::Result<()> {
     let failed = |reason: String| io::Error::other(format!("{target} is not healthy: {reason}"));
     match timeout(TIMEOUT, status(target)).await {
         Ok(Ok(StatusCode::OK)) => Ok(()),
-        Ok(Ok(status)) => Err(failed(format!("/healthz answered {status}"))),
+        Ok(Ok(status)) => Err(failed(format!("{HEALTH} answered {status}"))),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("no answer within {TIMEOUT:?}"))),
     }
 }
 
-/// The loopback address for an address that stands for every interface.
+/// The loopback address for an address that stands for every interface. That of IPv4, because Docker
+/// switches IPv6 off in containers whose networks have none.
 fn reachable(address: IpAddr) -> IpAddr {
     match address {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         one => one,
     }
 }
@@ -49,7 +51,7 @@ async fn status(target: SocketAddr) -> io::Result<StatusCode> {
         .map_err(io::Error::other)?;
     // The connection does the reading and writing, and ends when the client is dropped.
     tokio::spawn(connection);
-    let request = Request::get("/healthz")
+    let request = Request::get(HEALTH)
         .header(header::HOST, target.to_string())
         .body(Body::empty())
         .map_err(io::Error::other)?;

@@ -1,12 +1,19 @@
-//! The log, on standard output.
+//! The log, on standard output. Logging never blocks: when nobody reads standard output, as behind a
+//! stopped terminal, lines are dropped and counted.
 
 use std::{
-    io::{self, BufWriter, Stdout, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
     time::Duration,
 };
 
+use prometheus::IntCounter;
 use tokio::time;
+use tracing::warn;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogFormat;
@@ -15,62 +22,152 @@ use crate::config::LogFormat;
 /// request than the program on the request.
 const BLOCK: usize = 32 * 1024;
 
+/// Blocks that wait for standard output before lines are dropped: 2 MB, some 8,000 requests.
+const WAITING_BLOCKS: usize = 64;
+
 /// How long a line may wait for the rest of its block.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The log. What still waits is written when it is dropped.
-pub struct Log(Arc<Blocks>);
+/// How long the last lines may take to be written.
+const CLOSE: Duration = Duration::from_millis(200);
 
-/// Standard output, in blocks.
-struct Blocks(Mutex<BufWriter<Stdout>>);
+/// The log of this process.
+pub struct Log {
+    lines: Arc<Lines>,
+    dropped: IntCounter,
+    worker: Mutex<Option<WorkerGuard>>,
+}
 
-/// Writes what `filter` lets through to standard output, one line an event.
-pub fn init(format: LogFormat, filter: Targets) -> Log {
-    let blocks = BufWriter::with_capacity(BLOCK, io::stdout());
-    let blocks = Arc::new(Blocks(Mutex::new(blocks)));
+/// Lines on their way to the thread that writes them.
+struct Lines(Mutex<Block>);
+
+struct Block {
+    lines: Vec<u8>,
+    writer: NonBlocking,
+    /// Lines dropped since the start.
+    dropped: IntCounter,
+}
+
+/// Logs what `filter` lets through to standard output, one line an event.
+///
+/// # Errors
+///
+/// When there is no standard output.
+pub fn init(format: LogFormat, filter: Targets) -> io::Result<Log> {
+    // The descriptor itself: the lock and the buffer of `io::stdout` would only be in the way.
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (writer, worker) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_BLOCKS)
+        .lossy(true)
+        .thread_name("log")
+        .finish(stdout);
+    let dropped = IntCounter::new(
+        "log_lines_dropped_total",
+        "Log lines dropped because standard output was blocked.",
+    )
+    .map_err(io::Error::other)?;
+    let lines = Arc::new(Lines(Mutex::new(Block {
+        lines: Vec::with_capacity(BLOCK),
+        writer,
+        dropped: dropped.clone(),
+    })));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(blocks.clone());
+    let layer = fmt::layer().with_writer(lines.clone());
     match format {
         LogFormat::Text => registry.with(layer).init(),
         LogFormat::Json => registry.with(layer.json()).init(),
     }
-    Log(blocks)
+    Ok(Log {
+        lines,
+        dropped,
+        worker: Mutex::new(Some(worker)),
+    })
 }
 
 impl Log {
-    /// Writes what has waited long enough, for ever.
+    /// The number of lines dropped since the start.
+    pub fn dropped_lines(&self) -> &IntCounter {
+        &self.dropped
+    }
+
+    /// Writes the lines that have waited long enough and reports how many were dropped, forever.
     ///
     /// A task and not a thread: with this timer pending, the runtime need not be woken for that of
     /// each request, which is later.
     pub async fn keep_writing(&self) {
         let mut interval = time::interval(INTERVAL);
+        // Totals of dropped lines: as logged for sure, and as in the report that waits in the block.
+        let (mut reported, mut reporting) = (0, 0);
         loop {
             interval.tick().await;
-            self.write_out();
+            let taken = self.lines.lock().hand_over();
+            let dropped = self.dropped.get();
+            if taken {
+                reported = reporting;
+            }
+            if dropped > reported {
+                reporting = dropped;
+                warn!(
+                    dropped,
+                    "standard output was blocked: log lines dropped since the start"
+                );
+            }
         }
     }
 
-    fn write_out(&self) {
-        // When nobody reads the log any more, there is nobody to tell.
-        let _ = self.0.lock().flush();
+    /// Writes what still waits, as far as standard output takes it. Later lines are lost.
+    pub fn close(&self) {
+        self.lines.lock().hand_over();
+        let worker = self.worker.lock();
+        let Some(worker) = worker.unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        // In a thread, because dropping the guard prints to standard output when that is blocked.
+        let (closed, wait) = mpsc::channel();
+        thread::spawn(move || {
+            drop(worker);
+            // It fails when nobody waits any more, and then nobody needs to know.
+            let _ = closed.send(());
+        });
+        let _ = wait.recv_timeout(CLOSE);
     }
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.write_out();
-    }
-}
-
-impl Blocks {
-    fn lock(&self) -> MutexGuard<'_, BufWriter<Stdout>> {
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, Block> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Write for &Blocks {
+impl Block {
+    /// Hands the lines to the thread that writes them. Returns whether it took them; they are dropped
+    /// otherwise.
+    fn hand_over(&mut self) -> bool {
+        if self.lines.is_empty() {
+            return true;
+        }
+        let refused = self.writer.error_counter();
+        let before = refused.dropped_lines();
+        // It counts a block that it has no room for, and never fails.
+        let _ = self.writer.write(&self.lines);
+        let taken = refused.dropped_lines() == before;
+        if !taken {
+            let lines = self.lines.iter().filter(|&&byte| byte == b'\n').count();
+            self.dropped.inc_by(lines as u64);
+        }
+        self.lines.clear();
+        taken
+    }
+}
+
+impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.lock().write(line)
+        let mut block = self.lock();
+        if block.lines.len() + line.len() > BLOCK {
+            block.hand_over();
+        }
+        block.lines.extend_from_slice(line);
+        Ok(line.len())
     }
 
     /// Nothing: a block is written when it is full, or old enough.

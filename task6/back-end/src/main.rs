@@ -1,15 +1,11 @@
-//! The program `api`: serves the API, or with `api healthcheck` asks whether it is served.
+//! The program `api`: serves the API, or with `api healthcheck` asks whether it is healthy.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use api::{
     config::{Command, Config},
-    healthcheck, log,
-    replica::Replica,
-    server,
+    healthcheck,
 };
-use tokio::net::TcpListener;
-use tracing::info;
 
 // One thread: no handler computes or blocks, and what needs another core runs another replica.
 #[tokio::main(flavor = "current_thread")]
@@ -17,7 +13,7 @@ async fn main() -> ExitCode {
     let config = Config::from_args();
     let result = match config.command {
         Some(Command::Healthcheck) => healthcheck::ask(config.address).await,
-        None => serve(config).await,
+        None => api::run(config, api::router).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,22 +21,5 @@ async fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-async fn serve(config: Config) -> io::Result<()> {
-    let log = log::init(config.log_format, config.log_filter);
-    let stop = server::stop_signal()?;
-    let replica = Replica::of_this_host()?;
-    let address = config.address;
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-    })?;
-    info!(%address, replica = replica.name(), "listening");
-    let app = api::app(replica, config.allowed_origins);
-    let server = server::serve(listener, app, stop, config.grace_period);
-    tokio::select! {
-        result = server => result,
-        () = log.keep_writing() => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::replica::Replica;
+use crate::{HEALTH, replica::Replica};
 
 /// All routes. Those under `/api` are for clients, and what they are asked is counted; `/healthz`
 /// is for the engine, and no proxy passes it on.
@@ -22,7 +22,7 @@ pub fn router(replica: Replica) -> Router {
         .route("/api/hello", get(hello))
         .route("/api/whoami", get(whoami))
         .route_layer(middleware::from_fn_with_state(replica.clone(), count))
-        .route("/healthz", get(healthz))
+        .route(HEALTH, get(healthz))
         .with_state(replica)
 }
 

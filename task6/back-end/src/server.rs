@@ -1,46 +1,231 @@
 //! Serving and stopping.
 
-use std::{io, time::Duration};
-
-use axum::Router;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
-    time::sleep,
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
-use tracing::{info, warn};
 
-/// Serves `app` until `stop` resolves, then finishes what is in flight, for at most
-/// `grace_period`.
+use axum::{
+    Router,
+    http::{HeaderValue, StatusCode, header},
+    serve::Listener,
+};
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    signal::unix::{SignalKind, signal},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+use tracing::{debug, info, warn};
+
+/// Most connections open at the same time; more of them wait in the listen backlog. Each costs 15 KB,
+/// and up to 57 with a full buffer, so that the memory limit of the stack, 512 MB, is enough for any
+/// number of clients. A proxy has one for each request in flight, and keeps up to 1,024 idle ones for
+/// each worker and upstream.
+const MAX_CONNECTIONS: usize = 8192;
+
+/// The most bytes of a request that a connection keeps in memory: more than the 32 KB of headers that
+/// the proxy passes on. hyper's default is 400 KB.
+const MAX_BUFFER: usize = 40 * 1024;
+
+/// Open files that are no connections: standard streams, the listener, the runtime's own.
+const OTHER_FILES: u64 = 32;
+
+/// Connections that wait to be accepted. tokio's default of 1024 is less than a burst brings; a SYN
+/// that finds no place is sent again after a second. More than `net.core.somaxconn`, 4096 by default,
+/// has no effect.
+const BACKLOG: u32 = 4096;
+
+/// How long a connection may be idle. Longer than the 60 seconds after which nginx closes one, so that
+/// nginx never sends a request on a connection that is being closed. Frees the place of a proxy whose
+/// machine is gone.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// How long open connections are answered after the stop, each with `Connection: close`, before the
+/// idle ones are closed. A proxy that is busy has used, and so left, all of its connections by then.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// The kernel has no IPv6: it was started with `ipv6.disable=1`. The same number on every architecture
+/// of Linux that Rust's images exist for.
+const EAFNOSUPPORT: i32 = 97;
+
+/// Listens on `address`. `[::]` is every address of IPv4 too, and these alone where the kernel has no
+/// IPv6.
+///
+/// # Errors
+///
+/// When the address is in use, or is none of this host.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listen = |address| {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // A restart finds connections of the last process that are not over yet.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let result = match listen(address) {
+        Err(error)
+            if error.raw_os_error() == Some(EAFNOSUPPORT) && address.ip().is_unspecified() =>
+        {
+            listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        result => result,
+    };
+    result.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })
+}
+
+/// Serves `app` until `stop` resolves. Then drains: accepts no new connection, answers the open ones
+/// for about a second, closes the idle ones, and finishes what is in flight within `grace_period`.
 ///
 /// # Errors
 ///
 /// When the listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: TcpListener,
     app: Router,
     stop: impl Future<Output = ()> + Send + 'static,
     grace_period: Duration,
 ) -> io::Result<()> {
-    let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        stop.await;
-        info!("stopping");
-        // It fails when nobody waits any more, and then nobody needs to know.
-        let _ = stopping.send(());
-    });
-    let grace = async {
-        if stopped.await.is_ok() {
-            sleep(grace_period).await;
+    let connections = Connections::new(app)?;
+    let mut stop = pin!(stop);
+    loop {
+        let next = async {
+            let place = connections.place().await;
+            (Listener::accept(&mut listener).await.0, place)
+        };
+        tokio::select! {
+            (stream, place) = next => connections.serve(stream, place),
+            () = &mut stop => break,
         }
-    };
-    tokio::select! {
-        result = server => result,
-        () = grace => {
-            warn!(?grace_period, "closing connections that are still open after the grace period");
-            Ok(())
-        }
+    }
+    info!("stopping");
+    connections.draining.store(true, Ordering::Relaxed);
+    // Those that the kernel has accepted already, or it would reset them, with what was sent on them.
+    let listener = listener.into_std()?;
+    while let place @ Some(_) = connections.free_place()
+        && let Ok((stream, _)) = listener.accept()
+    {
+        stream.set_nonblocking(true)?;
+        connections.serve(TcpStream::from_std(stream)?, place);
+    }
+    drop(listener);
+    if timeout(DRAIN, connections.all_closed()).await.is_ok() {
+        return Ok(());
+    }
+    connections.close_idle.send_replace(());
+    if timeout(grace_period, connections.all_closed())
+        .await
+        .is_err()
+    {
+        warn!(
+            ?grace_period,
+            "closing connections that are still open after the grace period"
+        );
+    }
+    Ok(())
+}
+
+/// The open connections, and what all of them need.
+struct Connections {
+    app: TowerToHyperService<Router>,
+    http: http1::Builder,
+    max: u32,
+    places: Arc<Semaphore>,
+    draining: Arc<AtomicBool>,
+    /// Tells every connection to end when it is idle.
+    close_idle: watch::Sender<()>,
+}
+
+impl Connections {
+    /// # Errors
+    ///
+    /// When the limit of open files cannot be read.
+    fn new(app: Router) -> io::Result<Self> {
+        // The soft limit is 1,024 on engines since 29, and the hard one much higher.
+        let files = rlimit::increase_nofile_limit(MAX_CONNECTIONS as u64 + OTHER_FILES)?;
+        let max = files
+            .saturating_sub(OTHER_FILES)
+            .clamp(1, MAX_CONNECTIONS as u64) as u32;
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .max_buf_size(MAX_BUFFER);
+        Ok(Self {
+            app: TowerToHyperService::new(app),
+            http,
+            max,
+            places: Arc::new(Semaphore::new(max as usize)),
+            draining: Arc::default(),
+            close_idle: watch::Sender::default(),
+        })
+    }
+
+    /// A place for one more connection, as soon as there is one.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // It fails when the semaphore is closed, which it never is.
+        self.places.clone().acquire_owned().await.ok()
+    }
+
+    fn free_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+
+    async fn all_closed(&self) {
+        let _ = self.places.acquire_many(self.max).await;
+    }
+
+    /// Serves one connection in a task of its own.
+    fn serve(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+        let (app, draining) = (self.app.clone(), self.draining.clone());
+        let service = service_fn(move |request| {
+            let (response, draining) = (app.call(request), draining.clone());
+            async move {
+                let mut response = response.await?;
+                let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if draining.load(Ordering::Relaxed) && !upgraded {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut close_idle = self.close_idle.subscribe();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection.with_upgrades());
+            let result = tokio::select! {
+                result = &mut connection => result,
+                _ = close_idle.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                // What a peer does, such as leaving early, is no fault of this program.
+                debug!(%error, "connection failed");
+            }
+            drop(place);
+        });
     }
 }
 

@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use api::config::{AllowedOrigin, Config, LogFormat};
+use api::config::{AllowedOrigins, Config, LogFormat};
 
 #[test]
 fn the_defaults() {
     let config = Config::from_list(&["api"]).unwrap();
-    assert_eq!(config.address.to_string(), "0.0.0.0:5252");
+    assert_eq!(config.address.to_string(), "[::]:5252");
+    assert_eq!(config.metrics_address.to_string(), "[::]:5253");
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.log_filter, "info".parse().unwrap());
-    assert_eq!(config.allowed_origins, vec![]);
+    assert_eq!(config.allowed_origins, AllowedOrigins::Only(vec![]));
+    assert_eq!(config.request_timeout, Duration::from_secs(10));
     assert_eq!(config.grace_period, Duration::from_secs(5));
 }
 
 #[test]
 fn any_origin() {
     let config = Config::from_list(&["api", "--allowed-origins=*"]).unwrap();
-    assert_eq!(config.allowed_origins, vec![AllowedOrigin::Any]);
+    assert_eq!(config.allowed_origins, AllowedOrigins::Any);
 }
 
 #[track_caller]
@@ -31,7 +33,7 @@ fn a_wrong_address() {
     refused(
         "--address=localhost",
         "error: invalid value 'localhost' for '--address <IP:PORT>': \
-         expected an IP address and a port, such as 0.0.0.0:5252",
+         expected an IP address and a port, such as [::]:5252",
     );
 }
 
@@ -63,12 +65,14 @@ fn a_wrong_origin() {
         "http://localhost:9000/",
         "null",
         "http://a b",
+        "http://one.test, http://two.test",
+        "http://one.test,",
     ] {
         refused(
             &format!("--allowed-origins={value}"),
             &format!(
                 "error: invalid value '{value}' for '--allowed-origins <ORIGINS>': \
-                 expected * or an origin, such as http://localhost:9000"
+                 expected * or origins separated by commas, such as http://localhost:9000"
             ),
         );
     }
@@ -81,4 +85,17 @@ fn a_wrong_grace_period() {
         "error: invalid value '5s' for '--grace-period <SECONDS>': \
          expected a whole number of seconds",
     );
+}
+
+#[test]
+fn a_wrong_request_timeout() {
+    for value in ["0", "0.5", "10s"] {
+        refused(
+            &format!("--request-timeout={value}"),
+            &format!(
+                "error: invalid value '{value}' for '--request-timeout <SECONDS>': \
+                 expected a whole number of seconds, at least 1"
+            ),
+        );
+    }
 }

@@ -8,6 +8,7 @@ use std::{
 fn api(address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_api"));
     command.env("API_ADDRESS", address);
+    command.env("API_METRICS_ADDRESS", "127.0.0.1:0");
     command
 }
 
@@ -44,9 +45,11 @@ fn help_names_every_variable() {
     let help = str::from_utf8(&output.stdout).unwrap();
     for variable in [
         "ADDRESS",
+        "METRICS_ADDRESS",
         "LOG_FORMAT",
         "LOG_FILTER",
         "ALLOWED_ORIGINS",
+        "REQUEST_TIMEOUT",
         "GRACE_PERIOD",
     ] {
         assert!(help.contains(&format!("[env: API_{variable}=")), "{help}");

@@ -1,9 +1,7 @@
 //! What each route answers, in-process.
 
 use api::{
-    REQUEST_ID, REQUEST_TIMEOUT, SERVED_BY, app, around,
-    config::{AllowedOrigin, Config},
-    replica::Replica,
+    REQUEST_ID, SERVED_BY, around, config::Config, metrics::Metrics, replica::Replica, router,
 };
 use axum::{
     Router,
@@ -12,6 +10,7 @@ use axum::{
     routing::get,
 };
 use http_body_util::BodyExt;
+use prometheus::IntCounter;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -19,8 +18,21 @@ fn replica() -> Replica {
     Replica::new("replica-1").unwrap()
 }
 
+/// The API of `replica` with these command-line arguments.
+fn configured(replica: Replica, arguments: &[&str]) -> Router {
+    wrapped(router(replica.clone()), replica, arguments)
+}
+
+/// `routes` in the layers of the API.
+fn wrapped(routes: Router, replica: Replica, arguments: &[&str]) -> Router {
+    let config = Config::from_list(&[&["api"], arguments].concat()).unwrap();
+    let dropped_lines = IntCounter::new("log_lines_dropped_total", "Dropped.").unwrap();
+    let metrics = Metrics::new(&dropped_lines).unwrap();
+    around(routes, replica, &metrics, &config)
+}
+
 fn api() -> Router {
-    app(replica(), vec![])
+    configured(replica(), &[])
 }
 
 struct Answer {
@@ -101,7 +113,7 @@ async fn the_page_names_the_replica_and_links_the_endpoints() {
 
 #[tokio::test]
 async fn the_page_escapes_what_it_shows() {
-    let api = app(Replica::new("<script>").unwrap(), vec![]);
+    let api = configured(Replica::new("<script>").unwrap(), &[]);
     let request = Request::get("/api").body(Body::empty()).unwrap();
     let body = api.oneshot(request).await.unwrap().into_body();
     let page = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
@@ -137,7 +149,7 @@ async fn a_panic_is_an_answer() {
     async fn panics() -> &'static str {
         panic!("on purpose")
     }
-    let app = around(Router::new().route("/", get(panics)), replica(), vec![]);
+    let app = wrapped(Router::new().route("/", get(panics)), replica(), &[]);
     let answer = ask(&app, "GET", "/").await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(answer.json()["status"], 500);
@@ -148,11 +160,20 @@ async fn a_panic_is_an_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_stuck_handler_is_an_answer() {
     let app = Router::new().route("/", get(std::future::pending::<()>));
-    let started = tokio::time::Instant::now();
-    let answer = ask(&around(app, replica(), vec![]), "GET", "/").await;
-    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(answer.json()["status"], 504);
-    assert!(started.elapsed() >= REQUEST_TIMEOUT);
+    for (arguments, seconds) in [(&[][..], 10), (&["--request-timeout=3"], 3)] {
+        let app = wrapped(app.clone(), replica(), arguments);
+        let started = tokio::time::Instant::now();
+        let answer = ask(&app, "GET", "/").await;
+        assert_eq!(started.elapsed().as_secs(), seconds);
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+        let expected = json!({
+            "status": 504,
+            "error": format!(
+                "/ did not answer within {seconds} seconds. The request may have been carried out."
+            ),
+        });
+        assert_eq!(answer.json(), expected);
+    }
 }
 
 #[tokio::test]
@@ -175,12 +196,8 @@ async fn ask_from(api: &Router, method: &str, origin: &str) -> Answer {
 
 #[tokio::test]
 async fn only_allowed_origins_may_read() {
-    let config = Config::from_list(&[
-        "api",
-        "--allowed-origins",
-        "http://one.test,http://two.test",
-    ]);
-    let api = app(replica(), config.unwrap().allowed_origins);
+    let arguments = ["--allowed-origins=http://one.test,http://two.test"];
+    let api = configured(replica(), &arguments);
     for method in ["GET", "OPTIONS"] {
         let answer = ask_from(&api, method, "http://two.test").await;
         assert_eq!(answer.status, StatusCode::OK);
@@ -193,8 +210,19 @@ async fn only_allowed_origins_may_read() {
 }
 
 #[tokio::test]
+async fn a_preflight_allows_what_a_page_may_send() {
+    let api = configured(replica(), &["--allowed-origins=http://one.test"]);
+    let preflight = ask_from(&api, "OPTIONS", "http://one.test").await;
+    let allowed = &preflight.headers[header::ACCESS_CONTROL_ALLOW_HEADERS];
+    assert_eq!(allowed, "content-type,x-request-id");
+    let answer = ask_from(&api, "GET", "http://one.test").await;
+    let exposed = &answer.headers[header::ACCESS_CONTROL_EXPOSE_HEADERS];
+    assert_eq!(exposed, "x-served-by,x-request-id");
+}
+
+#[tokio::test]
 async fn any_origin_may_read_when_all_are_allowed() {
-    let api = app(replica(), vec![AllowedOrigin::Any]);
+    let api = configured(replica(), &["--allowed-origins=*"]);
     let answer = ask_from(&api, "GET", "http://three.test").await;
     assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
 }

@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
     time::Duration,
 };
 
-use common::{
+use crate::{
     tools::{Tools, docker, inspect, output, root, unique},
     wait,
 };
@@ -65,12 +67,21 @@ impl Project {
 
     /// Starts a command line that goes on until it is interrupted.
     pub fn spawn(&self, line: &str) -> Attached {
+        self.spawn_with(line, Stdio::null())
+    }
+
+    /// The same on a terminal that is stopped, which takes no output until it is resumed.
+    pub fn spawn_stopped(&self, line: &str) -> Attached {
+        self.spawn_with(line, Stdio::piped())
+    }
+
+    fn spawn_with(&self, line: &str, stdout: Stdio) -> Attached {
         let child = self
             .command(line)
             // A group of its own, to be interrupted as a whole, as a terminal does.
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::null())
             .spawn()
             .expect("sh runs");
@@ -118,6 +129,12 @@ impl Drop for Project {
 pub struct Attached(Child);
 
 impl Attached {
+    /// Takes its output from now on, as a terminal that is resumed does.
+    pub fn resume(&mut self) {
+        let mut output = self.0.stdout.take().expect("it was stopped");
+        thread::spawn(move || io::copy(&mut output, &mut io::sink()));
+    }
+
     /// Ctrl-C, and the end that follows.
     #[track_caller]
     pub fn interrupt(mut self) {

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Gets a certificate for DOMAIN from ACME_SERVER and renews it, for as long as it runs. `renew.sh check`
+# only checks these variables.
+set -eu
+
+# wrong VARIABLE VALUE EXPECTED
+wrong() { echo "$1 is '$2': expected $3" >&2; exit 1; }
+
+# is REGEX VALUE: whether all of VALUE matches. It may be of several lines, and then does not.
+is() { printf '%s\n' "$2" | tr '\n' ' ' | grep -qxE "$1 "; }
+
+label='[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?'
+is "($label\.)+$label" "$DOMAIN" && ! is '.*\.[0-9]+' "$DOMAIN" && [ ${#DOMAIN} -le 253 ] ||
+  wrong DOMAIN "$DOMAIN" "a host name in lower case, such as example.com"
+is '[^@ ]+@[^@ ]+\.[^@ ]+' "$EMAIL" || wrong EMAIL "$EMAIL" "an e-mail address, such as admin@example.com"
+is 'https://[^ ]+' "$ACME_SERVER" ||
+  wrong ACME_SERVER "$ACME_SERVER" "the address of an ACME directory, such as https://acme.example.com/directory"
+[ "${1:-}" != check ] || exit 0
+
+# Without handlers, PID 1 would ignore signals, and stopping take 10 s.
+trap 'exit 0' TERM INT
+
+# Ends when a signal comes, too, as a foreground command does not.
+run() { "$@" & wait $!; }
+
+# Certbot suggests two looks a day. After a failure a minute, then twice as long each time, up to an hour:
+# Let's Encrypt allows 5 failures, and one more every 12 minutes.
+look=43200 first=60 most=3600
+pause=$first
+while :; do
+  # Another CA than before, as after a trial with a staging one: not only when the certificate expires.
+  renewal=/certificates/renewal/$DOMAIN.conf force=
+  if [ -e "$renewal" ] && ! grep -qxF "server = $ACME_SERVER" "$renewal"; then force=--force-renewal; fi
+  if run certbot certonly --cert-name "$DOMAIN" --domain "$DOMAIN" --email "$EMAIL" --server "$ACME_SERVER" $force; then
+    pause=$first
+    run sleep $look
+  else
+    echo "no certificate from $ACME_SERVER for $DOMAIN: next try in $pause s" >&2
+    run sleep $pause
+    pause=$((pause * 2 < most ? pause * 2 : most))
+  fi
+done

@@ -1,0 +1,350 @@
+//! Machines that differ from this one: networks, engines, name servers, and the settings in `.env`.
+
+use std::{
+    env, fs, io::Write, net::TcpStream, os::unix::fs::symlink, path::PathBuf, process::Command,
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use tempfile::TempDir;
+
+use crate::{
+    project::Project,
+    tasks::{ok, ok_within},
+    with,
+};
+use common::{
+    container::{Container, ENGINE_OPTIONS},
+    http,
+    tools::{SETTINGS, Tools, docker, inspect, output, root},
+    wait,
+};
+
+/// How long the engine may take to run a health check.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// How long Podman, in a container, may take to build and start the stack.
+const PODMAN: Duration = Duration::from_secs(180);
+
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    vec![
+        with(tools, "health_checks_ignore_an_http_proxy", http_proxy),
+        with(tools, "both_families_are_listened_on", ipv6),
+        with(tools, "the_api_needs_no_ipv6", no_ipv6),
+        with(tools, "reloads_fit_into_the_limits", reloads),
+        with(tools, "replicas_are_found_while_dns_is_down", dns_down),
+        with(tools, "podman_runs_the_final_stack", podman),
+    ]
+}
+
+/// What holds with either compose.
+pub fn settings(tools: Tools) -> Vec<Trial> {
+    vec![with(tools, "settings_are_read_from_env", env_file)]
+}
+
+/// The user's own configuration of Docker, with an HTTP proxy for containers that nobody runs.
+fn config_with_proxy() -> TempDir {
+    let proxies = r#"{"proxies": {"default": {"httpProxy": "http://127.0.0.1:9", "httpsProxy": "http://127.0.0.1:9"}}}"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), proxies).unwrap();
+    let own = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let own = own.or_else(|| env::home_dir().map(|home| home.join(".docker")));
+    let plugins = own.unwrap().join("cli-plugins");
+    if plugins.exists() {
+        symlink(plugins, folder.path().join("cli-plugins")).unwrap();
+    }
+    folder
+}
+
+fn http_proxy(tools: Tools) {
+    let config = config_with_proxy();
+    let built = Project::new(tools, ".");
+    built.run("docker-compose build");
+    let project = Project::new(tools, ".").with("DOCKER_CONFIG", config.path().display());
+    // It waits until all are healthy.
+    project.run("docker-compose up -d --wait");
+    for service in ["front-end", "proxy"] {
+        let id = project.container(service);
+        let environment = inspect(&id, "{{.Config.Env}}");
+        assert!(
+            environment.contains("http_proxy=http://127.0.0.1:9"),
+            "{environment}"
+        );
+    }
+    // And by the images' own health checks.
+    for image in ["hello-front-end:task6", "hello-proxy:task6"] {
+        let check = inspect(image, "{{json .Config.Healthcheck.Test}}");
+        let compose = inspect(
+            &project.container(if image.contains("proxy") {
+                "proxy"
+            } else {
+                "front-end"
+            }),
+            "{{json .Config.Healthcheck.Test}}",
+        );
+        assert_eq!(check, compose, "{image}");
+    }
+    ok("http://localhost/api/hello");
+}
+
+fn ipv6(tools: Tools) {
+    let project = Project::new(tools, ".").with(
+        "COMPOSE_FILE",
+        "docker-compose.yml:tests/acceptance/ipv6.yml",
+    );
+    project.run("docker-compose up -d --build");
+    for host in ["127.0.0.1", "[::1]"] {
+        ok(&format!("http://{host}/"));
+        ok(&format!("http://{host}/api/hello"));
+    }
+    // The API and the front-end, asked from their own networks.
+    for (service, port, path) in [("api", 5252, "/healthz"), ("front-end", 9000, "/")] {
+        for id in project.containers(service) {
+            let network = format!("container:{id}");
+            for host in ["127.0.0.1", "[::1]"] {
+                let url = format!("http://{host}:{port}{path}");
+                let curl = ["curl", "--fail", "--silent", "--show-error", &url];
+                let run = ["run", "--rm", "--network", &network, "nginx:1.30"];
+                docker(&[&run[..], &curl].concat());
+            }
+        }
+    }
+}
+
+/// A kernel that was started with `ipv6.disable=1`.
+fn no_ipv6(tools: Tools) {
+    tools.run("task6", "docker build -t hello-api:task6 back-end");
+    let profile = root().join("tests/acceptance/no-ipv6.json");
+    let seccomp = format!("--security-opt=seccomp={}", profile.display());
+    let api = Container::run("hello-api:task6", &["--publish=5252:5252", &seccomp]);
+    ok("http://localhost:5252/api/hello");
+    wait::until(HEALTHY, || {
+        match inspect(&api.name, "{{.State.Health.Status}}").as_str() {
+            "healthy" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+}
+
+/// The worker processes of nginx in a container that do not shut down.
+pub fn workers(id: &str) -> usize {
+    let processes = docker(&["top", id, "-o", "pid,args"]);
+    let workers = processes
+        .lines()
+        .filter(|line| line.contains("nginx: worker process"));
+    workers
+        .filter(|line| !line.contains("shutting down"))
+        .count()
+}
+
+fn reloads(tools: Tools) {
+    const RELOADS: usize = 8;
+    let project = Project::new(tools, ".");
+    project.run("docker-compose up -d --build");
+    ok("http://localhost/api/hello");
+    // Whatever the machine has.
+    let proxy = project.container("proxy");
+    assert_eq!(workers(&proxy), 2);
+    assert_eq!(workers(&project.container("front-end")), 2);
+    let mut slow = vec![];
+    for reload in 1..=RELOADS {
+        // Clients in the middle of a request, so that old workers stay.
+        for _ in 0..16 {
+            let mut stream = TcpStream::connect(("127.0.0.1", 80)).unwrap();
+            stream.write_all(b"GET /api/hello HTTP/1.1\r\nX: ").unwrap();
+            slow.push(stream);
+        }
+        docker(&["exec", &proxy, "nginx", "-s", "reload"]);
+        wait::until(Duration::from_secs(10), || {
+            let text = docker(&["top", &proxy, "-o", "pid,args"]);
+            let old = text.matches("worker process is shutting down").count();
+            match (workers(&proxy), old) {
+                (2, 1..) => Ok(()),
+                state => Err(format!("after {reload} reloads: {state:?}")),
+            }
+        });
+        ok("http://localhost/api/hello");
+    }
+    // A health check has room, too.
+    let checks = || inspect(&proxy, "{{range .State.Health.Log}}{{.End}} {{end}}");
+    let before = checks();
+    wait::until(HEALTHY, || match checks() {
+        after if after != before => Ok(()),
+        _ => Err("no health check"),
+    });
+    assert_eq!(inspect(&proxy, "{{.State.Health.Status}}"), "healthy");
+    let limit: u64 = inspect(&proxy, "{{.HostConfig.PidsLimit}}")
+        .parse()
+        .unwrap();
+    let processes = docker(&["top", &proxy, "-o", "pid"]).lines().count() as u64 - 1;
+    println!("{processes} of {limit} processes after {RELOADS} reloads");
+    assert!(processes < limit);
+    let log = docker(&["logs", &proxy]);
+    assert!(!log.contains("[alert]") && !log.contains("fork"), "{log}");
+}
+
+/// The DNS outside, to which the engine passes on the names that it does not know, never answers.
+fn dns_down(tools: Tools) {
+    let project = Project::new(tools, ".").with(
+        "COMPOSE_FILE",
+        "docker-compose.yml:tests/acceptance/dns-down.yml",
+    );
+    project.run("docker-compose build");
+    project.run("docker-compose up -d --no-deps proxy");
+    wait::until(Duration::from_secs(10), || {
+        match http::get("http://localhost/api/hello") {
+            Ok(answer) if answer.status == 503 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    // Long enough for a look-up to have failed.
+    let proxy = project.container("proxy");
+    wait::until(Duration::from_secs(40), || {
+        let log = docker(&["logs", &proxy]);
+        match log.contains("api could not be resolved") {
+            true => Ok(()),
+            false => Err(format!("no failed look-up: {log}")),
+        }
+    });
+    project.run("docker-compose up -d --no-recreate api");
+    ok_within(Duration::from_secs(4), "http://localhost/api/hello");
+}
+
+fn env_file(tools: Tools) {
+    const STACK: &str = "docker-compose.yml";
+    const HTTPS: &str = "docker-compose.yml:deploy/https.yml";
+    let folder = tempfile::tempdir().unwrap();
+    // The old compose looks whether the folders exist.
+    for context in [
+        "deploy/https/certbot",
+        "task6/back-end",
+        "task6/front-end",
+        "task6/proxy",
+    ] {
+        fs::create_dir_all(folder.path().join(context)).unwrap();
+    }
+    for file in [STACK, "deploy/https.yml", ".env.example"] {
+        fs::copy(root().join(file), folder.path().join(file)).unwrap();
+    }
+    let config = |files: &str, settings: &str| {
+        fs::write(folder.path().join(".env"), settings).unwrap();
+        let mut command = tools.command(folder.path(), "docker-compose config");
+        for (name, _) in SETTINGS {
+            command.env_remove(name);
+        }
+        command.env("COMPOSE_FILE", files);
+        output(&mut command).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let example = fs::read_to_string(folder.path().join(".env.example")).unwrap();
+    // As it is copied, and with every setting as it is shown.
+    let shown: String = example
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(shown.lines().count(), 11, "{shown}");
+    assert_eq!(config(STACK, &example), config(STACK, ""));
+    assert_eq!(config(STACK, &shown), config(STACK, ""));
+    let required = "DOMAIN=example.com\nEMAIL=admin@example.com\n";
+    assert_eq!(config(HTTPS, &shown), config(HTTPS, required));
+    // With another value, each changes something.
+    for setting in shown.lines() {
+        let (name, _) = setting.split_once('=').unwrap();
+        let changed = config(HTTPS, &format!("{required}{name}=8888\n"));
+        assert!(changed.contains("8888"), "{name}: {changed}");
+    }
+}
+
+/// A machine with Podman, in a container.
+struct Machine(Container);
+
+impl Machine {
+    fn run(&self, line: &str) -> Result<String, String> {
+        output(Command::new("docker").args(["exec", &self.0.name, "sh", "-ec", line]))
+    }
+
+    #[track_caller]
+    fn must(&self, line: &str) -> String {
+        self.run(line)
+            .unwrap_or_else(|error| panic!("{line}\n{error}"))
+    }
+}
+
+fn podman(tools: Tools) {
+    tools.run(
+        "tests/acceptance",
+        "docker build --tag acceptance-podman podman",
+    );
+    Project::new(tools, ".").run("docker-compose build");
+    let source = format!("--volume={}:/source:ro", root().display());
+    let machine = Machine(Container::run_command(
+        "podman",
+        "acceptance-podman",
+        &[
+            &ENGINE_OPTIONS[..],
+            &["--volume=/var/lib/containers", &source],
+        ]
+        .concat(),
+        &[
+            "podman",
+            "system",
+            "service",
+            "--time=0",
+            "unix:///run/podman/podman.sock",
+        ],
+    ));
+    wait::until(PODMAN, || machine.run("test -S /run/podman/podman.sock"));
+    // It builds what lies on nginx, which is enough to lose a health check, from these images.
+    for image in ["hello-api:task6", "nginx:1.30"] {
+        let pipe = format!(
+            "docker save {image} | docker exec --interactive {name} podman load --quiet",
+            name = machine.0.name
+        );
+        output(Command::new("sh").args(["-c", &pipe])).unwrap();
+        machine.must(&format!(
+            "podman tag localhost/{image} docker.io/library/{image}"
+        ));
+        machine.must(&format!("podman rmi localhost/{image}"));
+    }
+    machine.must(
+        "mkdir /stack && cd /source && cp --recursive docker-compose.yml task6 /stack \
+         && cd /stack && podman compose build front-end proxy",
+    );
+    // systemd starts the health checks on a machine of its own.
+    machine.must(
+        "(while :; do for id in $(podman ps --quiet); do podman healthcheck run $id || true; done; sleep 1; done) \
+         >/dev/null 2>&1 &",
+    );
+    machine.must("cd /stack && timeout 120 podman compose up --detach");
+    // Inside the proxy: from the container that is this machine, its published port and its address
+    // refused a connection in some runs, while the proxy was healthy and answered there.
+    let curl = "podman exec stack-proxy-1 curl --fail --silent --show-error http://127.0.0.1/";
+    let replicas = |expected: usize| {
+        wait::until(Duration::from_secs(10), || {
+            let curl = format!("{curl}api/whoami");
+            let mut all: Vec<_> = (0..expected)
+                .map(|_| {
+                    machine
+                        .run(&curl)
+                        .map(|text| text.chars().take(30).collect::<String>())
+                })
+                .collect::<Result<_, _>>()
+                .map_err(|error| {
+                    let state =
+                        machine.run("podman ps --all; podman logs stack-proxy-1 2>&1 | tail");
+                    format!("{error}\n{state:?}")
+                })?;
+            all.sort();
+            all.dedup();
+            match all.len() == expected {
+                true => Ok(()),
+                false => Err(format!("{all:?}")),
+            }
+        });
+    };
+    replicas(2);
+    machine.must(&format!("{curl} > /dev/null"));
+    machine.must("cd /stack && podman compose up --detach --no-recreate --scale api=4");
+    replicas(4);
+    machine.must("cd /stack && podman compose down");
+}
