@@ -4,26 +4,20 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::{Request, State},
-    http::{StatusCode, header},
-    middleware::Next,
+    http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
 /// Gives an error response its JSON body, whichever layer made it. Keeps its other headers, such as
 /// `Allow`.
-pub async fn explain(
-    State(request_timeout): State<Duration>,
-    request: Request,
-    next: Next,
+pub fn explain(
+    response: Response,
+    method: &Method,
+    path: &str,
+    request_timeout: Duration,
 ) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).await;
     let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
-        return response;
-    }
     let error = match status {
         StatusCode::NOT_FOUND => format!("There is nothing at {path}; /api lists what there is."),
         StatusCode::METHOD_NOT_ALLOWED => {

@@ -2,19 +2,31 @@
 //! stopped terminal, lines are dropped and counted.
 
 use std::{
+    fmt::{self, Debug, Write as _},
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use prometheus::IntCounter;
 use tokio::time;
-use tracing::warn;
+use tracing::{field::Field, warn};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    field::RecordFields,
+    filter::Targets,
+    fmt::{
+        FormatFields,
+        format::Writer,
+        layer,
+        time::{FormatTime, SystemTime},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::config::LogFormat;
 
@@ -72,9 +84,12 @@ pub fn init(format: LogFormat, filter: Targets) -> io::Result<Log> {
         dropped: dropped.clone(),
     })));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(lines.clone());
+    let layer = layer()
+        .with_target(false)
+        .with_timer(Clock::default())
+        .with_writer(lines.clone());
     match format {
-        LogFormat::Text => registry.with(layer).init(),
+        LogFormat::Text => registry.with(layer.fmt_fields(Fields)).init(),
         LogFormat::Json => registry.with(layer.json()).init(),
     }
     Ok(Log {
@@ -82,6 +97,58 @@ pub fn init(format: LogFormat, filter: Targets) -> io::Result<Log> {
         dropped,
         worker: Mutex::new(Some(worker)),
     })
+}
+
+/// How fields are written as text: as by default, but without colours and in one piece, which takes half the
+/// instructions.
+struct Fields;
+
+impl<'a> FormatFields<'a> for Fields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'a>, fields: R) -> fmt::Result {
+        let mut text = String::with_capacity(160);
+        let mut write = |field: &Field, value: &dyn Debug| {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            if field.name() != "message" {
+                text.push_str(field.name());
+                text.push('=');
+            }
+            // Writing to a string does not fail.
+            let _ = write!(text, "{value:?}");
+        };
+        fields.record(&mut write);
+        writer.write_str(&text)
+    }
+}
+
+/// The time of a line, to the microsecond. Seconds are formatted once for all lines that share them.
+#[derive(Default)]
+struct Clock(Mutex<Second>);
+
+#[derive(Default)]
+struct Second {
+    since_epoch: u64,
+    /// As `2026-01-31T12:34:56.`
+    text: String,
+}
+
+impl FormatTime for Clock {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.since_epoch != now.as_secs() {
+            let mut text = String::new();
+            SystemTime.format_time(&mut Writer::new(&mut text))?;
+            let (seconds, _) = text.split_once('.').unwrap_or((&text, ""));
+            *second = Second {
+                since_epoch: now.as_secs(),
+                text: format!("{seconds}."),
+            };
+        }
+        writer.write_str(&second.text)?;
+        write!(writer, "{:06}Z", now.subsec_micros())
+    }
 }
 
 impl Log {

@@ -1,19 +1,12 @@
 //! The routes and their handlers.
 
 use askama::Template;
-use axum::{
-    Json, Router,
-    extract::{Request, State},
-    http::StatusCode,
-    middleware::{self, Next},
-    response::{Html, Response},
-    routing::get,
-};
+use axum::{Json, Router, extract::State, http::StatusCode, response::Html, routing::get};
 use serde::Serialize;
 
 use crate::{HEALTH, replica::Replica};
 
-/// All routes. Those under `/api` are for clients, and what they are asked is counted; `/healthz`
+/// All routes. Those under `/api` are for clients; `/healthz`
 /// is for the engine, and no proxy passes it on.
 pub fn router(replica: Replica) -> Router {
     Router::new()
@@ -21,7 +14,6 @@ pub fn router(replica: Replica) -> Router {
         .route("/api/", get(page))
         .route("/api/hello", get(hello))
         .route("/api/whoami", get(whoami))
-        .route_layer(middleware::from_fn_with_state(replica.clone(), count))
         .route(HEALTH, get(healthz))
         .with_state(replica)
 }
@@ -45,7 +37,7 @@ struct Whoami {
     version: &'static str,
     /// Seconds since the start.
     uptime_seconds: u64,
-    /// Requests under `/api` since the start, this one included.
+    /// Requests since the start, this one included and health checks aside.
     requests_served: u64,
 }
 
@@ -80,9 +72,4 @@ async fn page(State(replica): State<Replica>) -> Result<Html<String>, StatusCode
         tracing::error!(%error, "the page cannot be rendered");
         StatusCode::INTERNAL_SERVER_ERROR
     })
-}
-
-async fn count(State(replica): State<Replica>, request: Request, next: Next) -> Response {
-    replica.count();
-    next.run(request).await
 }
