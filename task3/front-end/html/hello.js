@@ -1,4 +1,4 @@
-// Another port is another origin: the browser lets this page read the answer because the API allows it.
+// Another port is another origin. The browser lets this page read the response because the API allows it (CORS).
 const api = "http://localhost:5252/api/hello";
 
 async function hello() {

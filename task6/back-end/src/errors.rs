@@ -9,8 +9,7 @@ use axum::{
 };
 use serde_json::json;
 
-/// Gives an error response its JSON body, whichever layer made it. Keeps its other headers, such as
-/// `Allow`.
+/// Replaces the body of an error response by JSON. Keeps its other headers, such as `Allow`.
 pub fn explain(
     response: Response,
     method: &Method,

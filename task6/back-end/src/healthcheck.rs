@@ -1,4 +1,4 @@
-//! The health check: an image with nothing but the program in it has no other client.
+//! The health check: the image contains no other HTTP client.
 
 use std::{
     io,
@@ -14,16 +14,16 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::HEALTH;
+use crate::routes::HEALTH;
 
-/// How long the answer may take: a healthy replica needs a millisecond.
+/// Timeout. A healthy replica responds within a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks the API that listens on `address` whether it is healthy.
+/// Checks the health of the API that listens on `address`.
 ///
 /// # Errors
 ///
-/// When it does not answer 200 in time. The error names the address.
+/// When it does not respond with 200 in time. The error names the address.
 pub async fn ask(address: SocketAddr) -> io::Result<()> {
     let target = SocketAddr::new(reachable(address.ip()), address.port());
     let failed = |reason: String| io::Error::other(format!("{target} is not healthy: {reason}"));
@@ -35,8 +35,8 @@ pub async fn ask(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// The loopback address for an address that stands for every interface. That of IPv4, because Docker
-/// switches IPv6 off in containers whose networks have none.
+/// The loopback address, if `address` is unspecified. IPv4, because Docker disables IPv6 in containers whose
+/// networks have none.
 fn reachable(address: IpAddr) -> IpAddr {
     match address {
         any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,5 +1,4 @@
-//! The API of the final stack: any number of replicas behind a reverse proxy, each of which says
-//! who it is.
+//! The API of the final stack. Any number of replicas run behind a reverse proxy, and each says which one it is.
 
 pub mod config;
 mod errors;
@@ -14,22 +13,16 @@ mod watchdog;
 
 use std::{io, sync::Arc};
 
-use axum::{Router, http::HeaderName};
+use axum::Router;
 use tracing::info;
 
 use crate::{config::Config, metrics::Metrics, replica::Replica};
-pub use crate::{middleware::around, routes::router};
+pub use crate::{
+    middleware::{REQUEST_ID, SERVED_BY, around},
+    routes::router,
+};
 
-/// The response header that names the replica which made the response.
-pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
-
-/// The header that carries the id of a request, from the proxy and back.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The path that health checks ask for.
-const HEALTH: &str = "/healthz";
-
-/// Serves `routes`, and the metrics, as `config` says, until the process is told to stop.
+/// Serves `routes` and the metrics until SIGTERM or SIGINT.
 ///
 /// # Errors
 ///

@@ -1,12 +1,16 @@
-//! The log, on standard output. Logging never blocks: when nobody reads standard output, as behind a
-//! stopped terminal, lines are dropped and counted.
+//! The log, on standard output. Logging never blocks: while nobody reads standard output, as behind a stopped
+//! terminal, lines are dropped and counted.
 
 use std::{
     fmt::{self, Debug, Write as _},
     fs::File,
     io::{self, Write},
+    mem,
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
     thread,
     time::{Duration, UNIX_EPOCH},
 };
@@ -14,7 +18,6 @@ use std::{
 use prometheus::IntCounter;
 use tokio::time;
 use tracing::{field::Field, warn};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     field::RecordFields,
     filter::Targets,
@@ -30,49 +33,55 @@ use tracing_subscriber::{
 
 use crate::config::LogFormat;
 
-/// How much is written at once, in bytes. Line by line, the engine spends more time on the log of a
-/// request than the program on the request.
+/// Buffer size in bytes. Unbuffered, dockerd spends more CPU per log line than this program per request.
 const BLOCK: usize = 32 * 1024;
 
-/// Blocks that wait for standard output before lines are dropped: 2 MB, some 8,000 requests.
+/// Buffers that may wait for standard output before lines are dropped: 2 MB, some 8,000 requests.
 const WAITING_BLOCKS: usize = 64;
 
-/// How long a line may wait for the rest of its block.
+/// How long a line may stay in the buffer.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the last lines may take to be written.
+/// Time to write the last lines.
 const CLOSE: Duration = Duration::from_millis(200);
 
 /// The log of this process.
 pub struct Log {
     lines: Arc<Lines>,
     dropped: IntCounter,
-    worker: Mutex<Option<WorkerGuard>>,
+    /// Receives when the last buffer is written.
+    closed: Mutex<Receiver<()>>,
 }
 
-/// Lines on their way to the thread that writes them.
+/// The buffer that all lines go to.
 struct Lines(Mutex<Block>);
 
 struct Block {
     lines: Vec<u8>,
-    writer: NonBlocking,
+    /// To the thread; `None` once the log is closed.
+    blocks: Option<SyncSender<Vec<u8>>>,
     /// Lines dropped since the start.
     dropped: IntCounter,
 }
 
-/// Logs what `filter` lets through to standard output, one line an event.
+/// Logs events that pass `filter` to standard output, one line each.
 ///
 /// # Errors
 ///
-/// When there is no standard output.
+/// When there is no standard output, or the thread that writes to it cannot be started.
 pub fn init(format: LogFormat, filter: Targets) -> io::Result<Log> {
-    // The descriptor itself: the lock and the buffer of `io::stdout` would only be in the way.
-    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let (writer, worker) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_BLOCKS)
-        .lossy(true)
-        .thread_name("log")
-        .finish(stdout);
+    // The descriptor, because io::stdout locks and buffers, too.
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (blocks, waiting) = mpsc::sync_channel::<Vec<u8>>(WAITING_BLOCKS);
+    let (last_written, closed) = mpsc::channel();
+    let write = move || {
+        for block in waiting {
+            // Standard output is closed: there is nowhere to report that.
+            let _ = stdout.write_all(&block);
+        }
+        let _ = last_written.send(());
+    };
+    thread::Builder::new().name("log".to_owned()).spawn(write)?;
     let dropped = IntCounter::new(
         "log_lines_dropped_total",
         "Log lines dropped because standard output was blocked.",
@@ -80,7 +89,7 @@ pub fn init(format: LogFormat, filter: Targets) -> io::Result<Log> {
     .map_err(io::Error::other)?;
     let lines = Arc::new(Lines(Mutex::new(Block {
         lines: Vec::with_capacity(BLOCK),
-        writer,
+        blocks: Some(blocks),
         dropped: dropped.clone(),
     })));
     let registry = tracing_subscriber::registry().with(filter);
@@ -95,12 +104,11 @@ pub fn init(format: LogFormat, filter: Targets) -> io::Result<Log> {
     Ok(Log {
         lines,
         dropped,
-        worker: Mutex::new(Some(worker)),
+        closed: Mutex::new(closed),
     })
 }
 
-/// How fields are written as text: as by default, but without colours and in one piece, which takes half the
-/// instructions.
+/// Writes fields as `name=value`, like the default but in one piece: half the instructions.
 struct Fields;
 
 impl<'a> FormatFields<'a> for Fields {
@@ -122,7 +130,7 @@ impl<'a> FormatFields<'a> for Fields {
     }
 }
 
-/// The time of a line, to the microsecond. Seconds are formatted once for all lines that share them.
+/// The time of a line in microseconds. Formats the seconds only once a second.
 #[derive(Default)]
 struct Clock(Mutex<Second>);
 
@@ -157,13 +165,13 @@ impl Log {
         &self.dropped
     }
 
-    /// Writes the lines that have waited long enough and reports how many were dropped, forever.
+    /// Writes the buffer once a second, and logs how many lines were dropped. Never returns.
     ///
-    /// A task and not a thread: with this timer pending, the runtime need not be woken for that of
-    /// each request, which is later.
+    /// A task, not a thread: because this timer is always pending, the later deadlines of requests do not wake the
+    /// runtime.
     pub async fn keep_writing(&self) {
         let mut interval = time::interval(INTERVAL);
-        // Totals of dropped lines: as logged for sure, and as in the report that waits in the block.
+        // Total of dropped lines: already logged, and in the line that is still in the buffer.
         let (mut reported, mut reporting) = (0, 0);
         loop {
             interval.tick().await;
@@ -182,21 +190,15 @@ impl Log {
         }
     }
 
-    /// Writes what still waits, as far as standard output takes it. Later lines are lost.
+    /// Writes the buffer, unless standard output is blocked. Later lines are lost.
     pub fn close(&self) {
-        self.lines.lock().hand_over();
-        let worker = self.worker.lock();
-        let Some(worker) = worker.unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
-        };
-        // In a thread, because dropping the guard prints to standard output when that is blocked.
-        let (closed, wait) = mpsc::channel();
-        thread::spawn(move || {
-            drop(worker);
-            // It fails when nobody waits any more, and then nobody needs to know.
-            let _ = closed.send(());
-        });
-        let _ = wait.recv_timeout(CLOSE);
+        let mut block = self.lines.lock();
+        block.hand_over();
+        block.blocks = None;
+        drop(block);
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        // When standard output is blocked, the lines stay unwritten.
+        let _ = closed.recv_timeout(CLOSE);
     }
 }
 
@@ -207,23 +209,24 @@ impl Lines {
 }
 
 impl Block {
-    /// Hands the lines to the thread that writes them. Returns whether it took them; they are dropped
-    /// otherwise.
+    /// Sends the buffer to the thread that writes it. Returns false if its queue is full and the lines are
+    /// dropped.
     fn hand_over(&mut self) -> bool {
         if self.lines.is_empty() {
             return true;
         }
-        let refused = self.writer.error_counter();
-        let before = refused.dropped_lines();
-        // It counts a block that it has no room for, and never fails.
-        let _ = self.writer.write(&self.lines);
-        let taken = refused.dropped_lines() == before;
-        if !taken {
-            let lines = self.lines.iter().filter(|&&byte| byte == b'\n').count();
-            self.dropped.inc_by(lines as u64);
+        let block = mem::replace(&mut self.lines, Vec::with_capacity(BLOCK));
+        let Some(blocks) = &self.blocks else {
+            return true;
+        };
+        match blocks.try_send(block) {
+            Ok(()) => true,
+            Err(TrySendError::Full(block) | TrySendError::Disconnected(block)) => {
+                let lines = block.iter().filter(|&&byte| byte == b'\n').count();
+                self.dropped.inc_by(lines as u64);
+                false
+            }
         }
-        self.lines.clear();
-        taken
     }
 }
 
@@ -237,7 +240,7 @@ impl Write for &Lines {
         Ok(line.len())
     }
 
-    /// Nothing: a block is written when it is full, or old enough.
+    /// Does nothing: the buffer is written when it is full, or once a second.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

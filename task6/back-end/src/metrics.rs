@@ -1,4 +1,4 @@
-//! Metrics in Prometheus's text format, on a port of their own that no proxy passes on.
+//! Metrics in Prometheus's text format, on a separate port that the proxy does not forward.
 
 use std::{
     io,
@@ -17,13 +17,13 @@ use prometheus::{
     Registry, TEXT_FORMAT, TextEncoder,
 };
 
-/// Upper bounds of the histogram's buckets, in seconds. Handlers take microseconds; 0.5 is the
-/// threshold of the alert for slow answers, and 10 the default deadline.
+/// Upper bounds of the histogram buckets, in seconds. Handlers take microseconds; 0.5 is the threshold of the alert
+/// for slow responses, and 10 the default deadline.
 const BUCKETS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 2.5, 10.0,
 ];
 
-/// Labels of a request: method, route template, status. Never a path, which clients choose.
+/// Labels of a request. The route template, not the path: clients choose paths, and each label value uses memory.
 const LABELS: [&str; 3] = ["method", "route", "status"];
 
 /// The metrics of this process. Clones share their values.
@@ -36,7 +36,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of a process that starts now, with the number of log lines that it dropped.
+    /// Metrics of a process that starts now. `dropped_lines` is registered with them.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Begins to measure a request.
+    /// Starts to measure a request.
     pub fn begin(&self, request: &Request) -> Measurement {
         self.in_flight.inc();
         Measurement {
@@ -105,7 +105,7 @@ impl Metrics {
     }
 }
 
-/// A request in flight, until this is dropped, also when its client has left.
+/// A request in flight, until this is dropped, even if the client disconnects.
 pub struct Measurement {
     method: &'static str,
     route: Option<MatchedPath>,
@@ -113,12 +113,12 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// The template of its route, `none` when there is no such route.
+    /// The route template, or `none`.
     pub fn route(&self) -> &str {
         self.route.as_ref().map_or("none", MatchedPath::as_str)
     }
 
-    /// Counts the response, and how long it took.
+    /// Counts the response and its duration.
     pub fn end(self, status: StatusCode, duration: Duration) {
         let labels = [self.method, self.route(), status.as_str()];
         let (requests, durations) = (&self.metrics.requests, &self.metrics.durations);
@@ -135,7 +135,7 @@ impl Drop for Measurement {
     }
 }
 
-/// The label for a method. Clients may invent methods, and each label value takes memory for good.
+/// The label of a method. Clients may invent methods, and each label value uses memory.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

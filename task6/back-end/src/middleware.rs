@@ -1,4 +1,4 @@
-//! What every request passes on its way to its handler and back.
+//! The middleware around all routes.
 
 use std::{
     convert::Infallible,
@@ -25,38 +25,44 @@ use tower_http::{
 use tracing::{Instrument, Span, debug_span, error, field, info, info_span};
 
 use crate::{
-    HEALTH, REQUEST_ID, SERVED_BY,
     config::{AllowedOrigins, Config},
     errors,
     metrics::Metrics,
     replica::Replica,
+    routes::HEALTH,
 };
 
-/// The header in which the proxy names the client: its address, then those of proxies.
+/// The response header with the name of the replica.
+pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+
+/// The header with the id of a request, set by the proxy and returned to it.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The header in which the proxy passes the address of the client.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What is the same for all requests.
+/// Shared by all requests.
 struct Common {
     replica: Replica,
     metrics: Metrics,
     request_timeout: Duration,
 }
 
-/// Wraps `routes` in what all of them share.
+/// Wraps `routes` in the middleware.
 pub fn around(routes: Router, replica: Replica, metrics: &Metrics, config: &Config) -> Router {
     let common = Arc::new(Common {
         replica,
         metrics: metrics.clone(),
         request_timeout: config.request_timeout,
     });
-    // From the outside in. As one stack: `Router::layer` boxes each service once more.
+    // The outermost first. One stack, because each `Router::layer` boxes the services once more.
     let layers = ServiceBuilder::new()
         .layer(layer_fn(move |routes| Handle {
             common: common.clone(),
             routes,
         }))
         .option_layer(cors(&config.allowed_origins))
-        // Turn a failure into a response.
+        // Turn panics and timeouts into responses.
         .layer(CatchPanicLayer::new())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
@@ -65,9 +71,10 @@ pub fn around(routes: Router, replica: Replica, metrics: &Metrics, config: &Conf
     routes.layer(layers)
 }
 
-/// Gives a request its id and its place in the log and the metrics, and finishes the response.
+/// Handles everything around a request: its id, log line and metrics, the headers of the response, and the bodies
+/// of errors.
 ///
-/// One service, where a layer for each would take twice the instructions: see `cargo bench -- instructions`.
+/// One service, because a layer for each would take twice the instructions (`cargo bench -- instructions`).
 #[derive(Clone)]
 struct Handle<S> {
     common: Arc<Common>,
@@ -109,7 +116,7 @@ where
             let headers = response.headers_mut();
             headers.insert(SERVED_BY, common.replica.header());
             headers.extend(id.map(|id| (REQUEST_ID, id)));
-            // Another request may be answered by another replica: no answer may be used again.
+            // The next request may go to another replica, so responses must not be cached.
             if !headers.contains_key(header::CACHE_CONTROL) {
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             }
@@ -124,7 +131,7 @@ where
     }
 }
 
-/// The id that the proxy gave a request, or a new one.
+/// The id from the proxy, or a new one.
 fn request_id(request: &mut Request) -> Option<HeaderValue> {
     if let Some(id) = request.headers().get(REQUEST_ID) {
         return Some(id.clone());
@@ -136,7 +143,7 @@ fn request_id(request: &mut Request) -> Option<HeaderValue> {
     Some(id)
 }
 
-/// Lets pages of these origins read the answers, if any.
+/// CORS for these origins, if any.
 fn cors(allowed: &AllowedOrigins) -> Option<CorsLayer> {
     let origins = match allowed {
         AllowedOrigins::Any => AllowOrigin::any(),
@@ -151,7 +158,7 @@ fn cors(allowed: &AllowedOrigins) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// What every log line of a request carries.
+/// The fields of every log line of a request.
 fn request_span(request: &Request) -> Span {
     let header = |name| {
         request
@@ -159,7 +166,7 @@ fn request_span(request: &Request) -> Span {
             .get(name)
             .and_then(|value| value.to_str().ok())
     };
-    // Health checks are in the log from the level debug on.
+    // Health checks are logged at level debug.
     macro_rules! request_span {
         ($span:ident) => {
             $span!(
@@ -177,9 +184,9 @@ fn request_span(request: &Request) -> Span {
     }
 }
 
-/// Writes the line of a response.
+/// Logs a response.
 fn log_response(status: StatusCode, latency: Duration) {
-    // As a number of 64 bits: JSON logs have larger ones as text.
+    // 64 bits: JSON logs write 128 bits as text.
     let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     if status.is_server_error() {
         error!(status = status.as_u16(), latency_us, "response");

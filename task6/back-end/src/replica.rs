@@ -1,4 +1,4 @@
-//! This replica: its name and what it has done.
+//! This replica: its name and its figures.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use std::{
 use axum::http::HeaderValue;
 use gethostname::gethostname;
 
-/// One running copy of the API. Clones are the same replica.
+/// A running instance of the API. Clones are the same replica.
 #[derive(Clone, Debug)]
 pub struct Replica(Arc<Inner>);
 
@@ -25,11 +25,11 @@ struct Inner {
 }
 
 impl Replica {
-    /// A replica with the name of this host, which in a container is the container's short id.
+    /// A replica named after this host, which in a container is its short id.
     ///
     /// # Errors
     ///
-    /// When the name of the host cannot be the value of a header.
+    /// When the host name is not a valid header value.
     pub fn of_this_host() -> io::Result<Self> {
         Self::new(&gethostname().to_string_lossy())
     }
@@ -38,7 +38,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// When `name` cannot be the value of a header.
+    /// When `name` is not a valid header value.
     pub fn new(name: &str) -> io::Result<Self> {
         let header = HeaderValue::from_str(name).map_err(|_| {
             io::Error::other(format!(
@@ -58,7 +58,7 @@ impl Replica {
         &self.0.name
     }
 
-    /// The name, as the value of a header.
+    /// The name as a header value.
     pub fn header(&self) -> HeaderValue {
         self.0.header.clone()
     }

@@ -4,10 +4,12 @@ use askama::Template;
 use axum::{Json, Router, extract::State, http::StatusCode, response::Html, routing::get};
 use serde::Serialize;
 
-use crate::{HEALTH, replica::Replica};
+use crate::replica::Replica;
 
-/// All routes. Those under `/api` are for clients; `/healthz`
-/// is for the engine, and no proxy passes it on.
+/// The path of health checks.
+pub const HEALTH: &str = "/healthz";
+
+/// All routes: `/api` for clients, and `/healthz` for the engine, which the proxy does not forward.
 pub fn router(replica: Replica) -> Router {
     Router::new()
         .route("/api", get(page))
@@ -23,12 +25,12 @@ async fn hello() -> &'static str {
     "Hello, World!"
 }
 
-/// `GET /healthz`: that this replica can answer. It depends on nothing else.
+/// `GET /healthz`: this replica responds. Does not depend on anything else.
 async fn healthz() -> &'static str {
     "ok"
 }
 
-/// What a replica says of itself.
+/// What a replica reports about itself.
 #[derive(Serialize)]
 struct Whoami {
     /// The host name, which in a container is the container's short id.
@@ -52,7 +54,7 @@ impl From<Replica> for Whoami {
     }
 }
 
-/// `GET /api/whoami`: which replica answers, as JSON.
+/// `GET /api/whoami`: the replica, as JSON.
 async fn whoami(State(replica): State<Replica>) -> Json<Whoami> {
     Json(replica.into())
 }
@@ -63,7 +65,7 @@ struct Page {
     whoami: Whoami,
 }
 
-/// `GET /api`: which replica answers, as a page for people.
+/// `GET /api`: the replica, as a page.
 async fn page(State(replica): State<Replica>) -> Result<Html<String>, StatusCode> {
     let page = Page {
         whoami: replica.into(),

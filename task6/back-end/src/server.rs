@@ -33,43 +33,39 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-/// Most connections open at the same time; more of them wait in the listen backlog. Each costs 15 KB,
-/// and up to 57 with a full buffer, so that the memory limit of the stack, 512 MB, is enough for any
-/// number of clients. A proxy has one for each request in flight, and keeps up to 1,024 idle ones for
-/// each worker and upstream.
+/// Limit of open connections; more of them wait in the listen backlog. A connection uses 15 KB, and up to 57 KB
+/// with a full buffer, so the stack's memory limit of 512 MB is enough for any number of clients. The proxy has
+/// one per request in flight, and keeps up to 1,024 idle ones per worker and upstream.
 const MAX_CONNECTIONS: usize = 8192;
 
-/// The most bytes of a request that a connection keeps in memory: more than the 32 KB of headers that
-/// the proxy passes on. hyper's default is 400 KB.
+/// Read buffer of a connection, in bytes: more than the 32 KB of headers that the proxy forwards. hyper's default
+/// is 400 KB.
 const MAX_BUFFER: usize = 40 * 1024;
 
-/// Open files that are no connections: standard streams, the listener, the runtime's own.
+/// Open files besides connections: standard streams, listeners, the runtime.
 const OTHER_FILES: u64 = 32;
 
-/// Connections that wait to be accepted. tokio's default of 1024 is less than a burst brings; a SYN
-/// that finds no place is sent again after a second. More than `net.core.somaxconn`, 4096 by default,
-/// has no effect.
+/// Listen backlog. A burst exceeds tokio's default of 1024, and a dropped SYN is sent again only after a second.
+/// net.core.somaxconn, 4096 by default, is the upper bound.
 const BACKLOG: u32 = 4096;
 
-/// How long a connection may be idle. Longer than the 60 seconds after which nginx closes one, so that
-/// nginx never sends a request on a connection that is being closed. Frees the place of a proxy whose
-/// machine is gone.
+/// Idle timeout of a connection. Longer than nginx's 60 s, so that nginx never sends a request on a connection that
+/// is being closed. Frees connections of a proxy whose machine is gone.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// How long open connections are answered after the stop, each with `Connection: close`, before the
-/// idle ones are closed. A proxy that is busy has used, and so left, all of its connections by then.
+/// Time after SIGTERM in which open connections are answered with `Connection: close` before idle ones are closed. A
+/// busy proxy has used all of its connections by then, and so closed them.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The kernel has no IPv6: it was started with `ipv6.disable=1`. The same number on every architecture
-/// of Linux that Rust's images exist for.
+/// Address family not supported: the kernel was started with `ipv6.disable=1`. The same number on every architecture
+/// that the rust image supports.
 const EAFNOSUPPORT: i32 = 97;
 
-/// Listens on `address`. `[::]` is every address of IPv4 too, and these alone where the kernel has no
-/// IPv6.
+/// Listens on `address`. `[::]` includes IPv4, and means IPv4 only if the kernel has no IPv6.
 ///
 /// # Errors
 ///
-/// When the address is in use, or is none of this host.
+/// When the address is in use or not of this host.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listen = |address| {
         let socket = match address {
@@ -94,8 +90,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves `app` until `stop` resolves. Then drains: accepts no new connection, answers the open ones
-/// for about a second, closes the idle ones, and finishes what is in flight within `grace_period`.
+/// Serves `app` until `stop` resolves. Then drains: accepts no new connections, answers open ones for about a second,
+/// closes idle ones, and finishes requests in flight within `grace_period`.
 ///
 /// # Errors
 ///
@@ -145,14 +141,14 @@ pub async fn serve(
     Ok(())
 }
 
-/// The open connections, and what all of them need.
+/// All open connections.
 struct Connections {
     app: TowerToHyperService<Router>,
     http: http1::Builder,
     max: u32,
     places: Arc<Semaphore>,
     draining: Arc<AtomicBool>,
-    /// Tells every connection to end when it is idle.
+    /// Tells every connection to close when it is idle.
     close_idle: watch::Sender<()>,
 }
 
@@ -180,7 +176,7 @@ impl Connections {
         })
     }
 
-    /// A place for one more connection, as soon as there is one.
+    /// Waits until one more connection is allowed.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         // It fails when the semaphore is closed, which it never is.
         self.places.clone().acquire_owned().await.ok()
@@ -194,7 +190,7 @@ impl Connections {
         let _ = self.places.acquire_many(self.max).await;
     }
 
-    /// Serves one connection in a task of its own.
+    /// Serves a connection in its own task.
     fn serve(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
         let (app, draining) = (self.app.clone(), self.draining.clone());
         let service = service_fn(move |request| {

@@ -1,5 +1,5 @@
-//! The watchdog: ends the process when its event loop is blocked, so that its restart policy starts a
-//! new one. Such a replica accepts connections and answers none.
+//! The watchdog: exits the process when its event loop is blocked, so that the restart policy starts a new one. A
+//! blocked replica accepts connections and never responds.
 
 use std::{
     io, process,
@@ -16,15 +16,14 @@ use tracing::error;
 
 use crate::log::Log;
 
-/// How often the event loop shows that it runs, and the thread looks.
+/// Interval of heartbeats of the event loop, and of checks by the thread.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks in a row without a beat of the event loop. They count only time in which this process runs:
-/// a container that was paused, or a machine that slept, misses none. A replica with 5% of a core and
-/// 1,000 busy connections misses none either.
+/// Consecutive checks without a heartbeat. Only time in which this process runs counts: a paused container or a
+/// suspended machine misses none. A replica with 5% of a core and 1,000 busy connections misses none either.
 const MISSES: u32 = 4;
 
-/// Watches the event loop of this runtime from a thread.
+/// Starts a thread that watches the event loop of this runtime.
 ///
 /// # Errors
 ///

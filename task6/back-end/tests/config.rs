@@ -6,7 +6,7 @@ use api::config::{AllowedOrigins, Config, LogFormat};
 
 #[test]
 fn the_defaults() {
-    let config = Config::from_list(&["api"]).unwrap();
+    let config = Config::from_list(&[]).unwrap();
     assert_eq!(config.address.to_string(), "[::]:5252");
     assert_eq!(config.metrics_address.to_string(), "[::]:5253");
     assert_eq!(config.log_format, LogFormat::Text);
@@ -18,13 +18,13 @@ fn the_defaults() {
 
 #[test]
 fn any_origin() {
-    let config = Config::from_list(&["api", "--allowed-origins=*"]).unwrap();
+    let config = Config::from_list(&["--allowed-origins=*"]).unwrap();
     assert_eq!(config.allowed_origins, AllowedOrigins::Any);
 }
 
 #[track_caller]
 fn refused(argument: &str, message: &str) {
-    let error = Config::from_list(&["api", argument]).unwrap_err();
+    let error = Config::from_list(&[argument]).unwrap_err();
     assert_eq!(error, message);
 }
 
@@ -32,7 +32,7 @@ fn refused(argument: &str, message: &str) {
 fn a_wrong_address() {
     refused(
         "--address=localhost",
-        "error: invalid value 'localhost' for '--address <IP:PORT>': \
+        "API_ADDRESS is 'localhost': \
          expected an IP address and a port, such as [::]:5252",
     );
 }
@@ -41,7 +41,7 @@ fn a_wrong_address() {
 fn a_wrong_log_format() {
     refused(
         "--log-format=xml",
-        "error: invalid value 'xml' for '--log-format <FORMAT>' [possible values: text, json]",
+        "API_LOG_FORMAT is 'xml': expected text or json",
     );
 }
 
@@ -51,7 +51,7 @@ fn a_wrong_log_filter() {
         refused(
             &format!("--log-filter={value}"),
             &format!(
-                "error: invalid value '{value}' for '--log-filter <FILTER>': \
+                "API_LOG_FILTER is '{value}': \
                  expected off, error, warn, info, debug or trace, or such as info,tower_http=debug"
             ),
         );
@@ -71,7 +71,7 @@ fn a_wrong_origin() {
         refused(
             &format!("--allowed-origins={value}"),
             &format!(
-                "error: invalid value '{value}' for '--allowed-origins <ORIGINS>': \
+                "API_ALLOWED_ORIGINS is '{value}': \
                  expected * or origins separated by commas, such as http://localhost:9000"
             ),
         );
@@ -82,7 +82,7 @@ fn a_wrong_origin() {
 fn a_wrong_grace_period() {
     refused(
         "--grace-period=5s",
-        "error: invalid value '5s' for '--grace-period <SECONDS>': \
+        "API_GRACE_PERIOD is '5s': \
          expected a whole number of seconds",
     );
 }
@@ -93,7 +93,7 @@ fn a_wrong_request_timeout() {
         refused(
             &format!("--request-timeout={value}"),
             &format!(
-                "error: invalid value '{value}' for '--request-timeout <SECONDS>': \
+                "API_REQUEST_TIMEOUT is '{value}': \
                  expected a whole number of seconds, at least 1"
             ),
         );

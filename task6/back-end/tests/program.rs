@@ -32,7 +32,7 @@ fn a_wrong_value_in_the_environment_is_one_line() {
     assert_eq!(output.status.code(), Some(2));
     let line = stderr(&output);
     assert!(
-        line.starts_with("error: invalid value 'nowhere' for "),
+        line.starts_with("error: API_ADDRESS is 'nowhere': expected "),
         "{line}"
     );
     assert_eq!(line.lines().count(), 1, "{line}");
@@ -52,7 +52,7 @@ fn help_names_every_variable() {
         "REQUEST_TIMEOUT",
         "GRACE_PERIOD",
     ] {
-        assert!(help.contains(&format!("[env: API_{variable}=")), "{help}");
+        assert!(help.contains(&format!("[env:API_{variable}")), "{help}");
     }
 }
 

@@ -25,7 +25,7 @@ fn configured(replica: Replica, arguments: &[&str]) -> Router {
 
 /// `routes` in the layers of the API.
 fn wrapped(routes: Router, replica: Replica, arguments: &[&str]) -> Router {
-    let config = Config::from_list(&[&["api"], arguments].concat()).unwrap();
+    let config = Config::from_list(arguments).unwrap();
     let dropped_lines = IntCounter::new("log_lines_dropped_total", "Dropped.").unwrap();
     let metrics = Metrics::new(&dropped_lines).unwrap();
     around(routes, replica, &metrics, &config)
