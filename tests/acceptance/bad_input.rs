@@ -9,14 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libtest_mimic::Trial;
-
-use crate::{busy::upstream, project::Project, tasks::ok, with};
-use common::{
+use harness::{
     http,
     load::Load,
+    project::Project,
     tools::{Tools, docker},
     wait,
+};
+use libtest_mimic::Trial;
+
+use crate::{
+    fixture::{Stack, on_stack},
+    tasks::ok,
 };
 
 /// The longest that a client may hold a connection without getting anywhere.
@@ -26,26 +30,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SILENT: usize = 2000;
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
+    let on = |name, test| on_stack(tools, name, Stack::of(2), test);
     vec![
-        with(tools, "bad_requests_get_the_right_status", bad_requests),
-        with(tools, "slow_clients_are_cut_off", slow_clients),
-        with(
-            tools,
-            "silent_connections_take_nothing_from_others",
-            silent_connections,
+        on("bad_requests_get_the_right_status", bad_requests),
+        on(
+            "slow: slow_and_silent_clients_are_cut_off_and_others_are_not",
+            slow_clients,
         ),
-        with(tools, "what_clients_claim_is_not_passed_on", claims),
-        with(tools, "errors_have_the_same_headers", errors),
-        with(tools, "the_api_learns_the_truth_of_a_request", truth),
-        with(tools, "pages_are_redirected_and_cached_right", pages),
+        on("what_clients_claim_is_not_passed_on", claims),
+        on("errors_have_the_same_headers", errors),
     ]
 }
 
-fn stack(tools: Tools) -> Project {
-    let project = Project::new(tools, ".");
-    project.run("docker-compose up -d --build");
-    ok("http://localhost/api/hello");
-    project
+/// Cases with fixtures of their own.
+pub fn others(tools: Tools) -> Vec<Trial> {
+    let with_folder = Stack {
+        replicas: 2,
+        settings: &[(
+            "COMPOSE_FILE",
+            "docker-compose.yml:tests/acceptance/folder.yml",
+        )],
+    };
+    vec![on_stack(
+        tools,
+        "pages_are_redirected_and_cached_right",
+        with_folder,
+        pages,
+    )]
 }
 
 fn connect() -> TcpStream {
@@ -166,8 +177,7 @@ fn raw_bytes(path: &str) -> impl Iterator<Item = (String, Vec<u8>, &'static [&'s
     })
 }
 
-fn bad_requests(tools: Tools) {
-    let _project = stack(tools);
+fn bad_requests(_: &Project) {
     let mut wrong = vec![];
     let table = table();
     let rows = table
@@ -257,9 +267,10 @@ fn cut_off(start: &[u8], more: &[u8]) -> Duration {
     begin.elapsed()
 }
 
-fn slow_clients(tools: Tools) {
-    let project = stack(tools);
+fn slow_clients(project: &Project) {
     thread::scope(|scope| {
+        let silent = scope.spawn(silent_connections);
+        let reader = scope.spawn(|| slow_reader(project));
         let slow_header = scope.spawn(|| cut_off(b"GET /api/hello HTTP/1.1\r\nX: ", b"a"));
         let slow_body = scope.spawn(|| {
             let post = method("POST", "/api/hello", "Content-Length: 1000\r\n");
@@ -273,8 +284,14 @@ fn slow_clients(tools: Tools) {
             let time = client.join().unwrap();
             assert!(time <= PATIENCE, "{time:?}");
         }
+        silent.join().unwrap();
+        reader.join().unwrap();
     });
-    // A slow reader: asks for as much as it can, and takes nothing.
+    ok("http://localhost/api/hello");
+}
+
+/// Asks for as much as it can, and takes nothing, until it and all other clients are cut off.
+fn slow_reader(project: &Project) {
     let mut reader = connect();
     reader
         .set_write_timeout(Some(Duration::from_secs(1)))
@@ -285,7 +302,7 @@ fn slow_clients(tools: Tools) {
     // Between the reader and nginx the engine passes on what each sends, and may keep the reader
     // when nginx has closed. So nginx's side is looked at: port 80, 0x50, in the state established, 1.
     let proxy = project.container("proxy");
-    wait::until(PATIENCE, || {
+    wait::every(Duration::from_secs(1), PATIENCE, || {
         let sockets = docker(&["exec", &proxy, "cat", "/proc/net/tcp"]);
         let open = sockets.lines().filter(|line| {
             let columns: Vec<_> = line.split_whitespace().collect();
@@ -296,12 +313,10 @@ fn slow_clients(tools: Tools) {
             open => Err(format!("{open} connections are open")),
         }
     });
-    drop(reader);
-    ok("http://localhost/api/hello");
 }
 
-fn silent_connections(tools: Tools) {
-    let _project = stack(tools);
+/// Opens connections that send half a request, and asserts that other clients lose nothing until these are closed.
+fn silent_connections() {
     let begin = Instant::now();
     let half_open: Vec<_> = (0..SILENT)
         .map(|_| {
@@ -327,8 +342,7 @@ fn silent_connections(tools: Tools) {
     assert!(report.lost.is_empty(), "{:?}", report.lost.first());
 }
 
-fn claims(tools: Tools) {
-    let project = stack(tools);
+fn claims(project: &Project) {
     let forged = [
         ("x-forwarded-for", "203.0.113.7"),
         ("x-request-id", "forged-id"),
@@ -369,8 +383,7 @@ fn claims(tools: Tools) {
 }
 
 /// What the API gets to see of a client: the truth, and nothing that the client made up.
-fn truth(tools: Tools) {
-    let _project = upstream(tools, 10);
+pub fn truth(_: &Project) {
     let forged = [
         ("forwarded", "for=203.0.113.7;host=forged;proto=https"),
         ("true-client-ip", "203.0.113.7"),
@@ -408,12 +421,7 @@ fn truth(tools: Tools) {
 }
 
 /// A folder without its slash, and what browsers keep.
-fn pages(tools: Tools) {
-    let project = Project::new(tools, ".").with(
-        "COMPOSE_FILE",
-        "docker-compose.yml:tests/acceptance/folder.yml",
-    );
-    project.run("docker-compose up -d --build");
+fn pages(_: &Project) {
     ok("http://localhost/docs/");
     let answer = http::get("http://localhost/docs").unwrap();
     assert_eq!(answer.status, 301);
@@ -434,8 +442,7 @@ fn pages(tools: Tools) {
     assert_eq!(zipped.headers.get_all("vary").iter().count(), 1);
 }
 
-fn errors(tools: Tools) {
-    let _project = stack(tools);
+fn errors(_: &Project) {
     let long = "a".repeat(20_000);
     for path in [
         "/",

@@ -1,4 +1,4 @@
-//! The page of the final stack, on which the round robin is seen.
+//! The page of the final stack, which shows the round robin.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,21 +7,19 @@ use std::{
 };
 
 use fantoccini::key::Key;
+use harness::{
+    project::Project,
+    tools::{Tools, docker, inspect, root},
+    wait,
+};
 use libtest_mimic::Trial;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
     browser::Browser,
-    project::Project,
-    resilience::stack,
+    fixture::{Need, Stack, on_stack_with},
     tasks::{GREETING, HEADING, ok},
-    with, with_axe, with_browser,
-};
-use common::{
-    http,
-    tools::{Tools, docker, inspect, root},
-    wait,
 };
 
 const PAGE: &str = "http://localhost/";
@@ -31,38 +29,50 @@ const STATUS: &str = "#status";
 /// that are gone are known to be.
 const TURNS: Duration = Duration::from_secs(20);
 
-/// The longest pause between two requests when nothing answers, and what follows it.
+/// Longest backoff of the page, and the recovery after it.
 const RECOVERY: Duration = Duration::from_secs(12);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
+    let on = |name, need, replicas, test| {
+        on_stack_with(tools, name, Some(need), Stack::of(replicas), test)
+    };
     vec![
-        with_browser(tools, "the_board_shows_the_replicas", replicas),
-        with_browser(tools, "the_board_shows_who_is_gone", gone),
-        with_browser(tools, "the_board_says_that_nothing_answers", silence),
-        with_browser(tools, "the_board_is_used_by_keyboard", keyboard),
-        with_browser(tools, "the_board_asks_nothing_when_hidden", hidden),
-        with_browser(tools, "the_board_fits_every_window", sizes),
-        with_axe(tools, "the_board_is_accessible", accessible),
-        with(tools, "the_page_is_compressed_and_never_stale", cached),
+        on("the_board_shows_the_replicas", Need::Browser, 2, replicas),
+        on("the_board_shows_who_is_gone", Need::Browser, 3, gone),
+        on(
+            "the_board_says_that_nothing_answers",
+            Need::Browser,
+            2,
+            silence,
+        ),
+        on("the_board_is_used_by_keyboard", Need::Browser, 2, keyboard),
+        on(
+            "the_board_sends_nothing_when_hidden",
+            Need::Browser,
+            2,
+            hidden,
+        ),
+        on("the_board_fits_every_window", Need::Browser, 1, sizes),
+        on("the_board_is_accessible", Need::Axe, 3, accessible),
     ]
 }
 
-/// The page, while it runs.
+/// The page in a browser.
 pub struct Board {
     browser: Browser,
 }
 
-/// What the board shows of one replica.
+/// What the page shows for a replica.
 #[derive(Debug, Deserialize)]
 struct Card {
     name: String,
     state: String,
-    /// As it is written, in %.
+    /// As shown, in %.
     share: String,
     requests: usize,
 }
 
-/// A place in the window, in CSS pixels.
+/// A rectangle in the viewport, in CSS pixels.
 #[derive(Debug, Deserialize)]
 struct Rectangle {
     left: f64,
@@ -79,7 +89,7 @@ impl Rectangle {
             && other.top < self.bottom
     }
 
-    /// Within a pixel, since places are fractions.
+    /// Within a pixel, because positions are fractions.
     fn is_in(&self, other: &Self) -> bool {
         self.left >= other.left - 1.0
             && self.right <= other.right + 1.0
@@ -243,8 +253,7 @@ fn scale(project: &Project, replicas: usize) -> BTreeSet<String> {
     project.host_names("api")
 }
 
-fn replicas(tools: Tools) {
-    let project = stack(tools, 2);
+fn replicas(project: &Project) {
     let board = Board::open();
     board.has(&project.host_names("api"));
     board.is_even();
@@ -252,7 +261,7 @@ fn replicas(tools: Tools) {
     // It runs by itself, at the rate it says.
     board.figure_is("per-second", |rate| rate == 5);
 
-    let more = scale(&project, 5);
+    let more = scale(project, 5);
     board.has(&more);
     board.is_even();
     board.says("5 replicas answer in turn.");
@@ -280,6 +289,11 @@ fn replicas(tools: Tools) {
          rate.dispatchEvent(new Event('input'));",
     );
     board.figure_is("per-second", |rate| rate >= 40);
+    for _ in 0..10 {
+        board
+            .browser
+            .run("document.getElementById('burst').click()");
+    }
     board.figure_is("requests", |requests| requests >= 1000);
     board.is_even();
     board.nothing_wrong();
@@ -289,8 +303,7 @@ fn replicas(tools: Tools) {
     }
 }
 
-fn gone(tools: Tools) {
-    let project = stack(tools, 3);
+fn gone(project: &Project) {
     let board = Board::open();
     let names = project.host_names("api");
     board.has(&names);
@@ -311,8 +324,7 @@ fn gone(tools: Tools) {
     board.nothing_wrong();
 }
 
-fn silence(tools: Tools) {
-    let project = stack(tools, 2);
+fn silence(project: &Project) {
     let board = Board::open();
     board.is_even();
     for (service, what) in [
@@ -321,7 +333,7 @@ fn silence(tools: Tools) {
     ] {
         project.run(&format!("docker-compose stop {service}"));
         board.says(&format!(
-            "{what} This page keeps asking, and goes on by itself."
+            "{what} This page keeps trying and recovers by itself."
         ));
         let errors = board.figure("errors");
         assert!(errors > 0);
@@ -361,8 +373,7 @@ fn silence(tools: Tools) {
     assert_eq!(board.browser.run("return shifts"), json!([]));
 }
 
-fn keyboard(tools: Tools) {
-    let _project = stack(tools, 2);
+fn keyboard(_: &Project) {
     let board = Board::open();
     let browser = &board.browser;
     let focused = || browser.run("return document.activeElement.id");
@@ -417,8 +428,7 @@ fn still(board: &Board) -> usize {
     board.figure("requests")
 }
 
-fn hidden(tools: Tools) {
-    let _project = stack(tools, 2);
+fn hidden(_: &Project) {
     let board = Board::open();
     board.is_even();
     let browser = &board.browser;
@@ -441,12 +451,11 @@ const MOVED: Duration = Duration::from_secs(3);
 /// The widths of a small and of a usual phone, a tablet, and wide screens.
 const WIDTHS: [u32; 5] = [320, 390, 800, 1280, 1920];
 
-fn sizes(tools: Tools) {
-    let project = stack(tools, 1);
+fn sizes(project: &Project) {
     let board = Board::open();
     board.says("1 replica answers.");
     for count in [1, 3, 8, 12] {
-        board.has(&scale(&project, count));
+        board.has(&scale(project, count));
         for width in WIDTHS {
             board.browser.size(width, 900);
             // Once they have moved to their places.
@@ -458,8 +467,7 @@ fn sizes(tools: Tools) {
     }
 }
 
-fn accessible(tools: Tools) {
-    let project = stack(tools, 3);
+fn accessible(project: &Project) {
     let board = Board::open();
     board.has(&project.host_names("api"));
     let browser = &board.browser;
@@ -493,7 +501,7 @@ fn accessible(tools: Tools) {
     board.says("2 replicas answer in turn. 1 gone.");
     no_violations("with one gone");
     project.run("docker-compose stop api");
-    board.says("No replica answers. This page keeps asking, and goes on by itself.");
+    board.says("No replica answers. This page keeps trying and recovers by itself.");
     no_violations("with no replica");
 
     project.run("docker-compose start api");
@@ -502,47 +510,4 @@ fn accessible(tools: Tools) {
         browser.go(&format!("{PAGE}{path}"));
         no_violations(path);
     }
-}
-
-fn cached(tools: Tools) {
-    let project = stack(tools, 1);
-    let ask = |path: &str, headers: &[(&str, &str)]| {
-        http::send(&http::client(), "GET", &format!("{PAGE}{path}"), headers).unwrap()
-    };
-    let html = root().join("task6/front-end/html");
-    for (path, file, content_type) in [
-        ("", "index.html", "text/html"),
-        ("board.js", "board.js", "application/javascript"),
-        ("style.css", "style.css", "text/css"),
-        ("icon.svg", "icon.svg", "image/svg+xml"),
-    ] {
-        let whole = ask(path, &[]);
-        assert_eq!(whole.body, fs::read_to_string(html.join(file)).unwrap());
-        assert_eq!(whole.header("content-type"), content_type);
-        assert_eq!(whole.header("cache-control"), "no-cache", "{path}");
-        let compressed = ask(path, &[("accept-encoding", "gzip")]);
-        assert_eq!(compressed.header("content-encoding"), "gzip", "{path}");
-        assert_eq!(compressed.header("vary"), "Accept-Encoding", "{path}");
-
-        // Who has it is told that it is still so.
-        let tag = compressed.header("etag").to_owned();
-        assert!(!tag.is_empty(), "{path}");
-        let same = ask(path, &[("if-none-match", &tag)]);
-        assert_eq!(same.status, 304, "{path}");
-        assert_eq!(same.header("cache-control"), "no-cache", "{path}");
-    }
-
-    // After an update a browser that has the old script runs the new one.
-    let browser = Browser::open(PAGE);
-    browser.shows("title", "Round robin");
-    browser.go("about:blank");
-    project.run(
-        "printf 'FROM hello-front-end:task6\\nUSER root\\nRUN echo \\047document.title = \"New\"\\047 >> /var/www/html/board.js\\nUSER 101:101\\n' \
-         | docker build -t hello-front-end:task6 -",
-    );
-    project.run("docker-compose up -d --no-deps front-end");
-    ok(PAGE);
-    browser.go(PAGE);
-    browser.shows("title", "New");
-    project.run("docker-compose build front-end");
 }

@@ -19,18 +19,18 @@ use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 use url::{ParseError, Url};
 
-use common::wait;
+use harness::wait;
 
-/// The names of the browser on the common distributions.
+/// Names of the browser on common distributions.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// How long a page may take to show what it should, when nothing else is said.
+/// Default time for a page to show something.
 const SHOWN: Duration = Duration::from_secs(5);
 
-/// The accessibility rules of axe-core that must hold: WCAG 2.2, levels A and AA.
+/// Rule sets of axe-core: WCAG 2.2, levels A and AA.
 const WCAG: [&str; 5] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
 
-/// Why there is no browser to drive, if there is none.
+/// What is missing to drive a browser, if anything.
 pub fn missing() -> Option<&'static str> {
     match () {
         () if !NAMES.into_iter().any(runs) => Some("no browser"),
@@ -39,7 +39,7 @@ pub fn missing() -> Option<&'static str> {
     }
 }
 
-/// Why accessibility cannot be checked, if it cannot.
+/// What is missing to check accessibility, if anything.
 pub fn axe_missing() -> Option<&'static str> {
     match env::var_os("AXE") {
         Some(_) => None,
@@ -52,7 +52,7 @@ fn runs(program: &str) -> bool {
     version.is_ok_and(|output| output.status.success())
 }
 
-/// A browser window without a screen.
+/// A headless browser window.
 pub struct Browser {
     runtime: Runtime,
     client: Client,
@@ -64,7 +64,7 @@ impl Browser {
     #[track_caller]
     pub fn open(url: &str) -> Self {
         let mut driver = Command::new("chromedriver")
-            // A free one, which it then names.
+            // Any free port, which it prints.
             .arg("--port=0")
             .stdout(Stdio::piped())
             .spawn()
@@ -83,7 +83,7 @@ impl Browser {
             "goog:chromeOptions": {
                 "args": [
                     "--headless",
-                    // As root, and in a container, it cannot make a sandbox of its own.
+                    // As root or in a container, it cannot create its sandbox.
                     "--no-sandbox",
                     "--disable-gpu",
                     "--disable-quic",
@@ -123,7 +123,7 @@ impl Browser {
         self.wait_for(self.client.goto(url));
     }
 
-    /// The size of the window's inside, in CSS pixels.
+    /// Sets the size of the viewport, in CSS pixels.
     #[track_caller]
     pub fn size(&self, width: u32, height: u32) {
         let size =
@@ -131,7 +131,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size);
     }
 
-    /// What the user prefers: the `prefers-color-scheme` and the `prefers-reduced-motion`.
+    /// Sets `prefers-color-scheme` and `prefers-reduced-motion`.
     #[track_caller]
     pub fn media(&self, color_scheme: &str, reduced_motion: &str) {
         let features = json!([
@@ -141,7 +141,7 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// Hides the window, as another one in front of it does.
+    /// Minimizes the window, which hides the page.
     #[track_caller]
     pub fn minimize(&self) {
         self.wait_for(self.client.minimize_window());
@@ -153,7 +153,7 @@ impl Browser {
         self.wait_for(self.client.maximize_window());
     }
 
-    /// Runs the body of a function in the page, and returns what it returns.
+    /// Runs a function body in the page and returns its value.
     #[track_caller]
     pub fn run(&self, script: &str) -> Value {
         self.wait_for(self.client.execute(script, vec![]))
@@ -200,7 +200,7 @@ impl Browser {
         self.wait_for(focused.send_keys(&char::from(key).to_string()));
     }
 
-    /// What the browser and the page have written to the console since the last call.
+    /// Console messages since the last call.
     #[track_caller]
     pub fn console(&self) -> Vec<String> {
         let log = self.chrome("se/log", json!({"type": "browser"}));
@@ -208,7 +208,7 @@ impl Browser {
         entries.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// What axe-core finds wrong with the page for people who see, hear or move otherwise.
+    /// Accessibility violations that axe-core finds.
     #[track_caller]
     pub fn accessibility_violations(&self) -> Vec<Value> {
         let path = env::var_os("AXE").expect("axe-core");
@@ -234,7 +234,7 @@ impl Browser {
         violations.iter().map(brief).collect()
     }
 
-    /// The window as a PNG file.
+    /// A screenshot as a PNG file.
     #[track_caller]
     pub fn screenshot(&self) -> Vec<u8> {
         self.wait_for(self.client.screenshot())
@@ -263,7 +263,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The browser ends with its session, and chromedriver when it is told.
+        // Closing the session ends the browser, but not chromedriver.
         if let Err(error) = self.runtime.block_on(self.client.clone().close()) {
             eprintln!("the browser: {error}");
         }
@@ -272,7 +272,7 @@ impl Drop for Browser {
     }
 }
 
-/// A command that chromedriver has beyond the WebDriver standard.
+/// A command of chromedriver that is not in the WebDriver standard.
 #[derive(Debug)]
 struct ChromeCommand {
     path: &'static str,

@@ -2,62 +2,81 @@
 //! a replica.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Write},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
+use harness::{
+    container::stop,
+    http::{self, Answer},
+    load::{Load, Requests},
+    project::Project,
+    tools::{Tools, docker, inspect, output, root},
+    wait,
+};
 use hyper::{Method, StatusCode};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    project::Project,
-    resilience::{self, HUNG, RECOVERED},
-    stack::{LOGGED, STOP, memory},
+    fixture::{Shared, Stack, on, on_stack, with},
+    resilience::{HUNG, RECOVERED},
+    service::memory,
+    stack::{LOGGED, STOP},
     tasks::ok,
-    with,
-};
-use common::{
-    container::stop,
-    http::{self, Answer},
-    load::{Load, Requests},
-    tools::{Tools, docker, inspect, output, root},
-    wait,
 };
 
 const PORT: u16 = 80;
 const HELLO: &str = "/api/hello";
 
-/// How long a crowd stays.
+/// Duration of an overload.
 const CROWD: Duration = Duration::from_secs(8);
 
-/// A request that nobody answers ends after the proxy's deadline of 11 s; a second more for the rest.
+/// Duration of cases whose effects show at once.
+const SHORT: Duration = Duration::from_secs(4);
+
+/// The proxy's deadline of 11 s, and a second for the rest.
 const DEADLINE: Duration = Duration::from_secs(12);
 
-/// Within this time a replica whose event loop is blocked has ended and runs again.
+/// Time for a replica with a blocked event loop to exit and restart.
 const RESTARTED: Duration = Duration::from_secs(8);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
+    let on_default = |name, replicas, test| on_stack(tools, name, Stack::of(replicas), test);
     vec![
-        with(tools, "a_crowd_of_6000_clients_is_answered", crowd),
-        with(tools, "no_number_of_clients_ends_a_replica", too_many),
-        with(tools, "weak_replicas_answer_every_request", weak),
-        with(tools, "a_low_limit_of_open_files_is_raised", few_files),
-        with(tools, "slow_requests_are_waited_for", slow),
-        with(tools, "unanswered_requests_are_504", unanswered),
-        with(tools, "the_handlers_deadline_is_configurable", deadline),
-        with(tools, "streams_may_be_silent", streams),
-        with(tools, "logging_never_blocks_the_api", stopped_terminal),
-        with(tools, "a_blocked_event_loop_is_restarted", blocked),
+        on_default("a_crowd_of_6000_clients_is_answered", 2, crowd),
+        on_default("no_number_of_clients_ends_a_replica", 1, too_many),
     ]
 }
 
+/// Cases with fixtures of their own.
+pub fn others(tools: Tools) -> Vec<Trial> {
+    let on_upstream = |name, test| on(tools, name, None, UPSTREAM, test);
+    vec![
+        with(tools, "weak_replicas_answer_every_request", weak),
+        with(tools, "a_low_limit_of_open_files_is_raised", few_files),
+        with(tools, "logging_never_blocks_the_api", stopped_terminal),
+        with(tools, "slow: unanswered_requests_are_504", unanswered),
+        with(tools, "the_handlers_deadline_is_configurable", deadline),
+        on_upstream("slow_requests_are_waited_for", slow),
+        on_upstream("slow: streams_may_be_silent", streams),
+        on_upstream("a_blocked_event_loop_is_restarted", blocked),
+        on_upstream(
+            "the_api_learns_the_truth_of_a_request",
+            crate::bad_input::truth,
+        ),
+    ]
+}
+
+/// The final stack with two replicas of the tests' own upstream.
+const UPSTREAM: Shared<Project> = Shared("upstream", |tools| upstream(tools, 10));
+
 /// The final stack with two replicas of the tests' own upstream, whose handlers may take `timeout`
 /// seconds.
-pub fn upstream(tools: Tools, timeout: u32) -> Project {
+fn upstream(tools: Tools, timeout: u32) -> Project {
     let context = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_upstream");
     fs::copy(program, context.path().join("upstream")).unwrap();
@@ -114,42 +133,40 @@ fn has_room(project: &Project) {
     }
 }
 
-fn crowd(tools: Tools) {
-    let project = resilience::stack(tools, 2);
+fn crowd(project: &Project) {
     let load = Load::start_in(&project.container("proxy"), PORT, clients(6000));
     load.go_on_for(CROWD);
-    has_room(&project);
+    has_room(project);
     load.stop()
         .assert_nothing_lost("6,000 clients", Duration::MAX);
-    unharmed(&project);
+    unharmed(project);
     let load = Load::start(PORT, HELLO);
     load.go_on_for(Duration::from_secs(2));
     load.stop()
         .assert_nothing_lost("after the crowd", Duration::from_millis(500));
 }
 
-fn too_many(tools: Tools) {
-    let project = resilience::stack(tools, 1);
+fn too_many(project: &Project) {
     let replica = project.container("api");
-    // Half as many again as it accepts; what is asserted is that they do it no harm.
+    // 1.5 times as many as it accepts. Asserts only that it survives.
     let load = Load::start_in(&replica, 5252, clients(12_000));
-    load.go_on_for(CROWD);
-    has_room(&project);
+    load.go_on_for(SHORT);
+    has_room(project);
     load.stop();
-    unharmed(&project);
+    unharmed(project);
     wait::until(Duration::from_secs(5), || {
         http::get("http://localhost/api/hello").map(|answer| assert_eq!(answer.status, 200))
     });
 }
 
 fn weak(tools: Tools) {
-    let project = resilience::stack(tools, 2);
+    let project = Stack::of(2).start(tools);
     for id in project.containers("api") {
         docker(&["update", "--cpus", "0.05", &id]);
     }
     for count in [16, 1000] {
         let load = Load::start_in(&project.container("proxy"), PORT, clients(count));
-        load.go_on_for(CROWD);
+        load.go_on_for(SHORT);
         load.stop()
             .assert_nothing_lost(&format!("weak replicas, {count} clients"), Duration::MAX);
     }
@@ -164,13 +181,13 @@ fn few_files(tools: Tools) {
     project.run("docker-compose up -d --build");
     ok("http://localhost/api/hello");
     let load = Load::start_in(&project.container("proxy"), PORT, clients(3000));
-    load.go_on_for(CROWD);
+    load.go_on_for(SHORT);
     load.stop()
         .assert_nothing_lost("1,024 open files", Duration::MAX);
     unharmed(&project);
 }
 
-/// Sends a request through the proxy, and returns the answer and how long it took.
+/// Sends a request through the proxy. Returns the response and how long it took.
 fn send(method: &str, path: &str, headers: &[(&str, &str)]) -> (Answer, Duration) {
     let client = http::patient_client(2 * DEADLINE);
     let begin = Instant::now();
@@ -179,14 +196,14 @@ fn send(method: &str, path: &str, headers: &[(&str, &str)]) -> (Answer, Duration
     (answer, begin.elapsed())
 }
 
-/// How often requests for `path` were carried out, by all replicas together.
+/// How often a request for `path` was carried out by all replicas.
 fn carried_out(project: &Project, path: &str) -> usize {
-    // Logs are in order: when a later request is in the log, so are those before.
+    // Logs are in order: once a later request is logged, all earlier ones are.
     let replicas = project.containers("api");
     let marker = format!("/api/slow/0?after={path}");
     let logs = replicas.iter().map(|id| {
         wait::until(LOGGED, || {
-            // Until each replica gets one: some have just failed, and are passed over for a second.
+            // Repeat until every replica gets one: some are passed over after a failure.
             send("GET", &marker, &[]);
             let logs = docker(&["logs", id]);
             match logs.contains(&format!("uri={marker}}}")) {
@@ -205,9 +222,8 @@ fn carried_out(project: &Project, path: &str) -> usize {
     .sum()
 }
 
-fn slow(tools: Tools) {
-    let project = upstream(tools, 10);
-    // Quick requests beside slow ones, of which each replica has some at any time.
+fn slow(project: &Project) {
+    // Quick requests beside slow ones on every replica.
     let quick = [Method::GET, Method::POST].map(|method| {
         Load::start(
             PORT,
@@ -224,7 +240,6 @@ fn slow(tools: Tools) {
             ("GET", 5000, 2),
             ("POST", 5000, 1),
         ] {
-            let project = &project;
             for number in 0..4 {
                 scope.spawn(move || {
                     let path = format!("/api/slow/{milliseconds}?{method}{number}");
@@ -247,7 +262,7 @@ fn slow(tools: Tools) {
 }
 
 fn unanswered(tools: Tools) {
-    // The API's deadline is out of the way, as when its machine is cut off.
+    // The API's deadline is longer than the proxy's, as if its machine were cut off.
     let project = upstream(tools, 60);
     thread::scope(|scope| {
         for (method, most) in [("POST", 1), ("PUT", 1), ("GET", 2)] {
@@ -292,15 +307,14 @@ fn deadline(tools: Tools) {
     ));
     assert_eq!(
         error.unwrap_err(),
-        "exit status: 2\nerror: invalid value '0' for '--request-timeout <SECONDS>': \
+        "exit status: 2\nerror: API_REQUEST_TIMEOUT is '0': \
          expected a whole number of seconds, at least 1\n"
     );
 }
 
-fn streams(tools: Tools) {
-    let _project = upstream(tools, 10);
+fn streams(_: &Project) {
     thread::scope(|scope| {
-        // The second is longer than the deadline of a request.
+        // The second exceeds the deadline of other requests.
         for milliseconds in [2000, 12_000] {
             scope.spawn(move || events(milliseconds));
         }
@@ -308,7 +322,7 @@ fn streams(tools: Tools) {
     });
 }
 
-/// Asserts that server-sent events come one by one, with silence between them.
+/// Asserts that server-sent events arrive one by one, with silence between them.
 fn events(milliseconds: u64) {
     let mut stream = TcpStream::connect(("127.0.0.1", PORT)).unwrap();
     stream.set_read_timeout(Some(2 * DEADLINE)).unwrap();
@@ -337,7 +351,7 @@ fn web_socket() {
     for message in ["before", "after"] {
         socket.send(message.into()).unwrap();
         assert_eq!(socket.read().unwrap().to_text().unwrap(), message);
-        // The silence, longer than the deadline of a hurried request.
+        // Longer than a hurried request may be silent.
         thread::sleep(Duration::from_secs(3));
     }
     socket.close(None).unwrap();
@@ -362,7 +376,7 @@ fn stopped_terminal(tools: Tools) {
     });
     load.stop()
         .assert_nothing_lost("stopped terminal", Duration::from_millis(500));
-    // It was blocked indeed, and lines were dropped.
+    // The output was really blocked: lines were dropped.
     up.resume();
     wait::until(LOGGED, || {
         let logs = docker(&["logs", "--tail", "5", one]);
@@ -377,12 +391,11 @@ fn stopped_terminal(tools: Tools) {
     up.interrupt();
 }
 
-fn blocked(tools: Tools) {
-    let project = upstream(tools, 10);
+fn blocked(project: &Project) {
     let before = project.containers("api");
     let load = Load::start(PORT, HELLO);
     thread::scope(|scope| {
-        // Sent once, so that it blocks one replica. Its answer is that the connection broke.
+        // A POST is sent once, so it blocks one replica. When that exits, the connection breaks.
         let block = scope.spawn(|| send("POST", "/api/block", &[]));
         let ended = wait::until(RESTARTED, || {
             let ended = before

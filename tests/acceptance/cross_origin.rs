@@ -1,15 +1,16 @@
-//! Pages of other origins: those that are allowed read every response, the proxy's own errors too.
+//! CORS: pages of allowed origins can read every response, including the proxy's own errors.
 
 use std::time::Duration;
 
-use libtest_mimic::Trial;
-
-use crate::{project::Project, tasks::ok, with};
-use common::{
+use harness::{
     http::{self, Answer},
+    project::Project,
     tools::Tools,
     wait,
 };
+use libtest_mimic::Trial;
+
+use crate::fixture::{Stack, on_stack};
 
 const HELLO: &str = "http://localhost/api/hello";
 
@@ -18,18 +19,25 @@ const ALSO_ALLOWED: &str = "https://other.example:8443";
 const FORBIDDEN: &str = "http://shop.example.evil.example";
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
-    vec![
-        with(tools, "allowed_origins_read_every_response", allowed),
-        with(tools, "any_origin_may_be_allowed", any),
-        with(tools, "no_origin_is_allowed_by_default", none),
-    ]
+    let name = "no_origin_is_allowed_by_default";
+    vec![on_stack(tools, name, Stack::of(2), none)]
 }
 
-fn stack(tools: Tools, origins: &str) -> Project {
-    let project = Project::new(tools, ".").with("API_ALLOWED_ORIGINS", origins);
-    project.run("docker-compose up -d --build");
-    ok(HELLO);
-    project
+/// Cases with fixtures of their own.
+pub fn others(tools: Tools) -> Vec<Trial> {
+    let origins = |settings| Stack {
+        replicas: 2,
+        settings,
+    };
+    let two = origins(&[(
+        "API_ALLOWED_ORIGINS",
+        "http://shop.example,https://other.example:8443",
+    )]);
+    let every = origins(&[("API_ALLOWED_ORIGINS", "*")]);
+    vec![
+        on_stack(tools, "allowed_origins_read_every_response", two, allowed),
+        on_stack(tools, "any_origin_may_be_allowed", every, any),
+    ]
 }
 
 fn send(method: &str, origin: &str, more: &[(&str, &str)]) -> Answer {
@@ -37,7 +45,7 @@ fn send(method: &str, origin: &str, more: &[(&str, &str)]) -> Answer {
     http::send(&http::client(), method, HELLO, &headers).unwrap()
 }
 
-/// A list in a header, in lower case, since names of headers are equal in any.
+/// The items of a list in a header, in lower case.
 fn list(answer: &Answer, header: &str) -> Vec<String> {
     let values = answer.header(header).to_lowercase();
     values
@@ -64,9 +72,9 @@ fn assert_not_readable(answer: &Answer) {
     assert_eq!(allowed, None, "{answer:?}");
 }
 
-/// The proxy's own 413 and 503, the latter when there is no replica.
+/// The proxy's own 413, and its 503 without a replica.
 fn own_errors(project: &Project, origin: &str) -> [Answer; 2] {
-    // Twice of what nginx accepts by default.
+    // Twice what nginx accepts by default.
     let body = [0; 2 << 20];
     let headers = [("origin", origin)];
     let too_large = http::send_body(&http::client(), "POST", HELLO, &headers, &body[..]).unwrap();
@@ -82,11 +90,10 @@ fn own_errors(project: &Project, origin: &str) -> [Answer; 2] {
     [too_large, none]
 }
 
-fn allowed(tools: Tools) {
-    let project = stack(tools, &format!("{ALLOWED},{ALSO_ALLOWED}"));
+fn allowed(project: &Project) {
     for origin in [ALLOWED, ALSO_ALLOWED] {
         assert_readable(&send("GET", origin, &[]), origin);
-        // What a browser asks before it sends these headers.
+        // A browser's preflight for these headers.
         let preflight = send(
             "OPTIONS",
             origin,
@@ -106,7 +113,7 @@ fn allowed(tools: Tools) {
         }
     }
     assert_not_readable(&send("GET", FORBIDDEN, &[]));
-    for answer in own_errors(&project, ALSO_ALLOWED) {
+    for answer in own_errors(project, ALSO_ALLOWED) {
         assert_readable(&answer, ALSO_ALLOWED);
         assert!(list(&answer, "vary").contains(&"origin".to_owned()));
     }
@@ -115,18 +122,16 @@ fn allowed(tools: Tools) {
     }
 }
 
-fn any(tools: Tools) {
-    let project = stack(tools, "*");
+fn any(project: &Project) {
     assert_readable(&send("GET", FORBIDDEN, &[]), "*");
-    for answer in own_errors(&project, FORBIDDEN) {
+    for answer in own_errors(project, FORBIDDEN) {
         assert_readable(&answer, "*");
     }
 }
 
-fn none(tools: Tools) {
-    let project = stack(tools, "");
+fn none(project: &Project) {
     assert_not_readable(&send("GET", ALLOWED, &[]));
-    for answer in own_errors(&project, ALLOWED) {
+    for answer in own_errors(project, ALLOWED) {
         assert_not_readable(&answer);
     }
 }

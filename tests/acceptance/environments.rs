@@ -5,25 +5,25 @@ use std::{
     time::Duration,
 };
 
+use harness::{
+    container::{Container, ENGINE_OPTIONS},
+    http,
+    project::Project,
+    tools::{SETTINGS, Tools, docker, inspect, output, root},
+    wait,
+};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
 use crate::{
-    project::Project,
+    fixture::with,
     tasks::{ok, ok_within},
-    with,
-};
-use common::{
-    container::{Container, ENGINE_OPTIONS},
-    http,
-    tools::{SETTINGS, Tools, docker, inspect, output, root},
-    wait,
 };
 
-/// How long the engine may take to run a health check.
+/// Time for the engine to run a health check.
 const HEALTHY: Duration = Duration::from_secs(30);
 
-/// How long Podman, in a container, may take to build and start the stack.
+/// Time for Podman, in a container, to build and start the stack.
 const PODMAN: Duration = Duration::from_secs(180);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
@@ -32,17 +32,21 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         with(tools, "both_families_are_listened_on", ipv6),
         with(tools, "the_api_needs_no_ipv6", no_ipv6),
         with(tools, "reloads_fit_into_the_limits", reloads),
-        with(tools, "replicas_are_found_while_dns_is_down", dns_down),
-        with(tools, "podman_runs_the_final_stack", podman),
+        with(
+            tools,
+            "slow: replicas_are_found_while_dns_is_down",
+            dns_down,
+        ),
+        with(tools, "slow: podman_runs_the_final_stack", podman),
     ]
 }
 
-/// What holds with either compose.
-pub fn settings(tools: Tools) -> Vec<Trial> {
+/// Claims for both generations of compose.
+pub fn both(tools: Tools) -> Vec<Trial> {
     vec![with(tools, "settings_are_read_from_env", env_file)]
 }
 
-/// The user's own configuration of Docker, with an HTTP proxy for containers that nobody runs.
+/// A Docker configuration with an HTTP proxy for containers that does not exist.
 fn config_with_proxy() -> TempDir {
     let proxies = r#"{"proxies": {"default": {"httpProxy": "http://127.0.0.1:9", "httpsProxy": "http://127.0.0.1:9"}}}"#;
     let folder = tempfile::tempdir().unwrap();
@@ -61,7 +65,7 @@ fn http_proxy(tools: Tools) {
     let built = Project::new(tools, ".");
     built.run("docker-compose build");
     let project = Project::new(tools, ".").with("DOCKER_CONFIG", config.path().display());
-    // It waits until all are healthy.
+    // --wait returns once all are healthy.
     project.run("docker-compose up -d --wait");
     for service in ["front-end", "proxy"] {
         let id = project.container(service);
@@ -71,7 +75,7 @@ fn http_proxy(tools: Tools) {
             "{environment}"
         );
     }
-    // And by the images' own health checks.
+    // The images' own health checks are the same.
     for image in ["hello-front-end:task6", "hello-proxy:task6"] {
         let check = inspect(image, "{{json .Config.Healthcheck.Test}}");
         let compose = inspect(
@@ -97,7 +101,7 @@ fn ipv6(tools: Tools) {
         ok(&format!("http://{host}/"));
         ok(&format!("http://{host}/api/hello"));
     }
-    // The API and the front-end, asked from their own networks.
+    // The API and the front-end, from their own networks.
     for (service, port, path) in [("api", 5252, "/healthz"), ("front-end", 9000, "/")] {
         for id in project.containers(service) {
             let network = format!("container:{id}");
@@ -126,7 +130,7 @@ fn no_ipv6(tools: Tools) {
     });
 }
 
-/// The worker processes of nginx in a container that do not shut down.
+/// The number of nginx workers in a container that are not shutting down.
 pub fn workers(id: &str) -> usize {
     let processes = docker(&["top", id, "-o", "pid,args"]);
     let workers = processes
@@ -142,13 +146,13 @@ fn reloads(tools: Tools) {
     let project = Project::new(tools, ".");
     project.run("docker-compose up -d --build");
     ok("http://localhost/api/hello");
-    // Whatever the machine has.
+    // Regardless of the number of cores.
     let proxy = project.container("proxy");
     assert_eq!(workers(&proxy), 2);
     assert_eq!(workers(&project.container("front-end")), 2);
     let mut slow = vec![];
     for reload in 1..=RELOADS {
-        // Clients in the middle of a request, so that old workers stay.
+        // Clients in the middle of a request keep old workers alive.
         for _ in 0..16 {
             let mut stream = TcpStream::connect(("127.0.0.1", 80)).unwrap();
             stream.write_all(b"GET /api/hello HTTP/1.1\r\nX: ").unwrap();
@@ -165,7 +169,7 @@ fn reloads(tools: Tools) {
         });
         ok("http://localhost/api/hello");
     }
-    // A health check has room, too.
+    // There is room for a health check, too.
     let checks = || inspect(&proxy, "{{range .State.Health.Log}}{{.End}} {{end}}");
     let before = checks();
     wait::until(HEALTHY, || match checks() {
@@ -183,7 +187,7 @@ fn reloads(tools: Tools) {
     assert!(!log.contains("[alert]") && !log.contains("fork"), "{log}");
 }
 
-/// The DNS outside, to which the engine passes on the names that it does not know, never answers.
+/// The outside DNS, to which the engine forwards unknown names, never responds.
 fn dns_down(tools: Tools) {
     let project = Project::new(tools, ".").with(
         "COMPOSE_FILE",
@@ -197,7 +201,7 @@ fn dns_down(tools: Tools) {
             other => Err(format!("{other:?}")),
         }
     });
-    // Long enough for a look-up to have failed.
+    // Wait for a failed DNS query.
     let proxy = project.container("proxy");
     wait::until(Duration::from_secs(40), || {
         let log = docker(&["logs", &proxy]);
@@ -214,7 +218,7 @@ fn env_file(tools: Tools) {
     const STACK: &str = "docker-compose.yml";
     const HTTPS: &str = "docker-compose.yml:deploy/https.yml";
     let folder = tempfile::tempdir().unwrap();
-    // The old compose looks whether the folders exist.
+    // Compose 1 requires the build folders to exist.
     for context in [
         "deploy/https/certbot",
         "task6/back-end",
@@ -236,7 +240,7 @@ fn env_file(tools: Tools) {
         output(&mut command).unwrap_or_else(|error| panic!("{error}"))
     };
     let example = fs::read_to_string(folder.path().join(".env.example")).unwrap();
-    // As it is copied, and with every setting as it is shown.
+    // Both as copied, and with every setting uncommented.
     let shown: String = example
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
@@ -247,7 +251,7 @@ fn env_file(tools: Tools) {
     assert_eq!(config(STACK, &shown), config(STACK, ""));
     let required = "DOMAIN=example.com\nEMAIL=admin@example.com\n";
     assert_eq!(config(HTTPS, &shown), config(HTTPS, required));
-    // With another value, each changes something.
+    // Each setting has an effect.
     for setting in shown.lines() {
         let (name, _) = setting.split_once('=').unwrap();
         let changed = config(HTTPS, &format!("{required}{name}=8888\n"));
@@ -294,7 +298,7 @@ fn podman(tools: Tools) {
         ],
     ));
     wait::until(PODMAN, || machine.run("test -S /run/podman/podman.sock"));
-    // It builds what lies on nginx, which is enough to lose a health check, from these images.
+    // Build only the images based on nginx, which shows that OCI images have no health check.
     for image in ["hello-api:task6", "nginx:1.30"] {
         let pipe = format!(
             "docker save {image} | docker exec --interactive {name} podman load --quiet",
@@ -310,7 +314,7 @@ fn podman(tools: Tools) {
         "mkdir /stack && cd /source && cp --recursive docker-compose.yml task6 /stack \
          && cd /stack && podman compose build front-end proxy",
     );
-    // systemd starts the health checks on a machine of its own.
+    // On a real machine, systemd runs the health checks.
     machine.must(
         "(while :; do for id in $(podman ps --quiet); do podman healthcheck run $id || true; done; sleep 1; done) \
          >/dev/null 2>&1 &",

@@ -7,15 +7,20 @@ use std::{
     time::Duration,
 };
 
+use harness::{
+    http,
+    project::Project,
+    tools::{Tools, docker, inspect},
+    wait,
+};
 use jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::{project::Project, stack::LOGGED, tasks::ok, with};
-use common::{
-    http,
-    tools::{Tools, docker, inspect},
-    wait,
+use crate::{
+    fixture::{Stack, on_stack},
+    stack::LOGGED,
+    tasks::ok,
 };
 
 const SERVICES: [&str; 3] = ["proxy", "front-end", "api"];
@@ -37,27 +42,41 @@ const HOSTILE: [&str; 9] = [
 ];
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
+    let text = Stack::of(2);
     vec![
-        with(tools, "a_request_has_one_id_in_all_logs", joined),
-        with(tools, "logs_are_json_when_asked_for", json),
-        with(tools, "clients_cannot_forge_lines_of_the_logs", |tools| {
-            hostile(tools, "text")
-        }),
-        with(tools, "clients_cannot_forge_lines_of_json_logs", |tools| {
-            hostile(tools, "json")
-        }),
-        with(tools, "an_idle_stack_logs_nothing", idle),
+        on_stack(tools, "a_request_has_one_id_in_all_logs", text, joined),
+        on_stack(
+            tools,
+            "clients_cannot_forge_lines_of_the_logs",
+            text,
+            |project| {
+                hostile(project, "text");
+            },
+        ),
+        on_stack(tools, "an_idle_stack_logs_nothing", text, idle),
     ]
 }
 
-fn stack(tools: Tools, format: &str) -> Project {
-    let project = Project::new(tools, ".").with("LOG_FORMAT", format);
-    project.run("docker-compose up -d --build");
-    ok("http://localhost/api/hello");
-    project
+/// Cases with fixtures of their own.
+pub fn others(tools: Tools) -> Vec<Trial> {
+    let json = Stack {
+        replicas: 2,
+        settings: &[("LOG_FORMAT", "json")],
+    };
+    vec![
+        on_stack(tools, "logs_are_json_when_asked_for", json, is_json),
+        on_stack(
+            tools,
+            "clients_cannot_forge_lines_of_json_logs",
+            json,
+            |project| {
+                hostile(project, "json");
+            },
+        ),
+    ]
 }
 
-/// The log of a service, as its containers wrote it.
+/// The logs of the containers of a service.
 fn log(project: &Project, service: &str) -> String {
     let containers = project.containers(service);
     containers
@@ -66,7 +85,7 @@ fn log(project: &Project, service: &str) -> String {
         .collect()
 }
 
-/// The line with `text` of a service, as soon as it is there.
+/// Waits for a log line that contains `text`.
 #[track_caller]
 fn line(project: &Project, service: &str, text: &str) -> String {
     wait::until(LOGGED, || {
@@ -77,16 +96,15 @@ fn line(project: &Project, service: &str, text: &str) -> String {
     })
 }
 
-/// Asks for a page and for the API, and returns the ids.
+/// Sends a request for a page and one to the API. Returns their ids.
 fn two_requests() -> [String; 2] {
     ["http://localhost/icon.svg", "http://localhost/api/hello"]
         .map(|url| ok(url).header("x-request-id").to_owned())
 }
 
-fn joined(tools: Tools) {
-    let project = stack(tools, "text");
+fn joined(project: &Project) {
     let [page, api] = two_requests();
-    let of_proxy = line(&project, "proxy", &api);
+    let of_proxy = line(project, "proxy", &api);
     let words: Vec<_> = of_proxy.split(' ').collect();
     let ["GET /api/hello HTTP/1.1", ..] = of_proxy.split('"').skip(1).collect::<Vec<_>>()[..]
     else {
@@ -100,24 +118,24 @@ fn joined(tools: Tools) {
     }
     assert!(of_proxy.contains(":5252\""), "{of_proxy}");
 
-    let of_api = line(&project, "api", &api);
+    let of_api = line(project, "api", &api);
     let latency = of_api.split("latency_us=").nth(1).and_then(|rest| {
         let number = rest.split(' ').next()?;
         number.parse::<u64>().ok()
     });
     assert!(latency.is_some_and(|us| us > 0), "{of_api}");
 
-    let of_front_end = line(&project, "front-end", &page);
+    let of_front_end = line(project, "front-end", &page);
     for line in [&of_proxy, &of_api, &of_front_end] {
         let time = line.split(' ').next().unwrap();
         assert!(is_recent(time), "{line}");
         assert!(line.contains(client), "expected {client}: {line}");
     }
     assert!(is_recent(time));
-    line(&project, "proxy", &page);
+    line(project, "proxy", &page);
 }
 
-/// Whether `time` is of the last minute, in RFC 3339 with milliseconds at least.
+/// Whether `time` is RFC 3339 with milliseconds, and of the last minute.
 fn is_recent(time: &str) -> bool {
     let fraction = time.split('.').nth(1).unwrap_or_default();
     let digits = fraction.chars().take_while(char::is_ascii_digit).count();
@@ -141,26 +159,25 @@ fn objects(log: &str) -> Vec<Value> {
         .collect()
 }
 
-fn json(tools: Tools) {
-    let project = stack(tools, "json");
+fn is_json(project: &Project) {
     let [page, api] = two_requests();
-    // A request of HTTP/0.9, which has no status.
+    // HTTP/0.9 has no status.
     TcpStream::connect(("127.0.0.1", 80))
         .and_then(|mut stream| {
             stream.write_all(b"GET /nothing\r\n")?;
             stream.read_to_end(&mut vec![])
         })
         .unwrap();
-    line(&project, "proxy", "GET /nothing");
+    line(project, "proxy", "GET /nothing");
     for (service, id, status, request) in [
         ("proxy", &api, "/status", "/request"),
         ("front-end", &page, "/status", "/request"),
         ("api", &api, "/fields/status", "/span/uri"),
     ] {
-        let last = line(&project, service, id);
+        let last = line(project, service, id);
         assert_eq!(service == "api", last.contains("latency_us\":"), "{last}");
         assert!(!last.contains("latency_us\":\""), "no number: {last}");
-        let objects = objects(&log(&project, service));
+        let objects = objects(&log(project, service));
         let object = objects
             .iter()
             .find(|object| object.to_string().contains(id));
@@ -178,7 +195,7 @@ fn json(tools: Tools) {
     }
 }
 
-/// Sends these bytes, which may be no request at all, and takes what comes.
+/// Sends bytes and reads until the connection closes.
 fn send(request: &[u8]) {
     let mut stream = TcpStream::connect(("127.0.0.1", 80)).unwrap();
     stream
@@ -193,8 +210,7 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-fn hostile(tools: Tools, format: &str) {
-    let project = stack(tools, format);
+fn hostile(project: &Project, format: &str) {
     let forged = "FORGED";
     for hostile in HOSTILE {
         let encoded = percent_encoded(hostile) + forged;
@@ -222,7 +238,7 @@ fn hostile(tools: Tools, format: &str) {
             }
         }
     }
-    // What the proxy says of upstreams that fail must not quote the client either.
+    // Messages about failed upstreams must not quote the client either.
     project.run("docker-compose stop --timeout 1 api front-end");
     for hostile in HOSTILE {
         for path in ["/", "/api/hello"] {
@@ -235,15 +251,15 @@ fn hostile(tools: Tools, format: &str) {
         }
     }
     let last = http::get("http://localhost/last").unwrap();
-    line(&project, "proxy", last.header("x-request-id"));
+    line(project, "proxy", last.header("x-request-id"));
     project.run("docker-compose start api front-end");
     for service in SERVICES {
-        let log = log(&project, service);
+        let log = log(project, service);
         assert!(log.contains(forged), "{service} logged nothing");
         for line in log.lines() {
             let printable = line.bytes().all(|byte| matches!(byte, b' '..=b'~'));
             assert!(printable, "{service}: {line:?}");
-            // Nor does a client begin a line.
+            // No line begins with text from a client.
             assert!(
                 line.is_empty() || line.starts_with("20") || line.starts_with("{\""),
                 "{service}: {line:?}"
@@ -255,8 +271,7 @@ fn hostile(tools: Tools, format: &str) {
     }
 }
 
-fn idle(tools: Tools) {
-    let project = stack(tools, "text");
+fn idle(project: &Project) {
     let healthy = |id: &str| inspect(id, "{{.State.Health.Status}}") == "healthy";
     let proxy = project.container("proxy");
     wait::until(Duration::from_secs(30), || match healthy(&proxy) {
@@ -265,9 +280,9 @@ fn idle(tools: Tools) {
     });
     // What was asked before is in the log by then.
     let asked = ok("http://localhost/").header("x-request-id").to_owned();
-    line(&project, "proxy", &asked);
-    line(&project, "front-end", &asked);
-    let before = SERVICES.map(|service| log(&project, service));
+    line(project, "proxy", &asked);
+    line(project, "front-end", &asked);
+    let before = SERVICES.map(|service| log(project, service));
     let checks = || inspect(&proxy, "{{range .State.Health.Log}}{{.End}}\n{{end}}");
     let first = checks();
     // A line of the first of two has been written when the second ends. The other services have their
@@ -281,6 +296,6 @@ fn idle(tools: Tools) {
         }
     });
     for (service, before) in SERVICES.into_iter().zip(before) {
-        assert_eq!(log(&project, service), before, "{service}");
+        assert_eq!(log(project, service), before, "{service}");
     }
 }

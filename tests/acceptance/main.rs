@@ -1,6 +1,8 @@
 //! The tasks and the final stack on a real Docker engine, as a user runs them.
 //!
-//! Without an engine, what needs one is reported as ignored; with `REQUIRE_DOCKER=1` it fails.
+//! Each line of the output is a claim, and ends with the tools that it was checked with; `cargo test task3`
+//! is the checklist of task 3. Without an engine, what needs one is reported as ignored; with
+//! `REQUIRE_DOCKER=1` it fails.
 
 mod bad_input;
 mod board;
@@ -8,9 +10,12 @@ mod browser;
 mod busy;
 mod cross_origin;
 mod environments;
+mod fixture;
 mod logs;
+mod pages;
 mod readmes;
 mod resilience;
+mod service;
 mod stack;
 mod tasks;
 
@@ -20,26 +25,15 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use common::{
-    project,
+use harness::{
     tools::{self, Tools},
     trial,
 };
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
-/// The ports that the tasks publish on this machine.
-const PORTS: [u16; 3] = [80, 5252, 9000];
+use crate::fixture::with;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // One after the other: they publish the same ports.
-    arguments.test_threads = Some(1);
-    if !arguments.list
-        && let Err(error) = tools::base_images()
-    {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
     let mut trials = vec![
         Trial::test("without_an_engine_tests_are_ignored", || {
             without_an_engine(false);
@@ -50,61 +44,35 @@ fn main() -> ExitCode {
             Ok(())
         }),
     ];
+    let name = "a_taken_port_fails_the_tests";
+    trials.push(with(Tools::Current, name, |_| taken_port()));
     for tools in Tools::ALL {
-        trials.extend(environments::settings(tools));
-        trials.push(with(tools, "a_taken_port_fails_the_tests", taken_port));
         trials.extend(tasks::trials(tools));
-        trials.extend(stack::trials(tools));
         trials.extend(readmes::trials(tools));
+        trials.extend(stack::both(tools));
+        trials.extend(environments::both(tools));
     }
-    // The same containers whichever tools make them.
-    trials.extend(resilience::trials(Tools::Current));
-    trials.extend(busy::trials(Tools::Current));
-    trials.extend(bad_input::trials(Tools::Current));
-    trials.extend(cross_origin::trials(Tools::Current));
-    trials.extend(environments::trials(Tools::Current));
-    trials.extend(logs::trials(Tools::Current));
-    trials.extend(board::trials(Tools::Current));
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// A test that needs `tools`, and the ports of the tasks.
-fn with(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
-    trial(
-        format!("{tools}::{name}"),
-        move || tools.missing(),
-        move || test(tools),
-    )
-}
-
-/// A test that needs a browser besides.
-fn with_browser(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
-    trial(
-        format!("{tools}::{name}"),
-        move || browser::missing().or_else(|| tools.missing()),
-        move || test(tools),
-    )
-}
-
-/// A test that needs a browser, and axe-core in it.
-fn with_axe(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
-    trial(
-        format!("{tools}::{name}"),
-        move || {
-            browser::axe_missing()
-                .or_else(browser::missing)
-                .or_else(|| tools.missing())
-        },
-        move || test(tools),
-    )
-}
-
-fn trial(
-    name: String,
-    missing: impl FnOnce() -> Option<&'static str> + Send + 'static,
-    test: impl FnOnce() + Send + 'static,
-) -> Trial {
-    trial::on_ports(name, &PORTS, missing, test)
+    // The containers are the same, whichever tools start them. First the cases on the stack with its defaults, which
+    // is started once for all of them.
+    let tools = Tools::Current;
+    trials.extend(stack::trials(tools));
+    trials.extend(resilience::trials(tools));
+    trials.extend(bad_input::trials(tools));
+    trials.extend(cross_origin::trials(tools));
+    trials.extend(logs::trials(tools));
+    trials.extend(board::trials(tools));
+    trials.extend(pages::trials(tools));
+    trials.extend(busy::trials(tools));
+    trials.extend(busy::others(tools));
+    trials.extend(stack::others(tools));
+    trials.extend(service::trials(tools));
+    trials.extend(resilience::others(tools));
+    trials.extend(bad_input::others(tools));
+    trials.extend(cross_origin::others(tools));
+    trials.extend(logs::others(tools));
+    trials.extend(environments::trials(tools));
+    trials.extend(readmes::operating(tools));
+    trial::run(trials)
 }
 
 /// These tests, on a machine that has no engine.
@@ -112,7 +80,7 @@ fn without_an_engine(required: bool) {
     let this = env::current_exe().expect("this program has a path");
     let mut command = Command::new(this);
     command
-        .args(["legacy::task0", "--color=never"])
+        .args(["task0: the image", "--color=never"])
         .env("DOCKER_HOST", "tcp://127.0.0.1:1")
         .env("REQUIRE_DOCKER", if required { "1" } else { "0" });
     let output = tools::output(&mut command);
@@ -130,11 +98,11 @@ fn without_an_engine(required: bool) {
 }
 
 /// These tests, when another program listens on a port they publish.
-fn taken_port(tools: Tools) {
+fn taken_port() {
     let _taken = TcpListener::bind(("0.0.0.0", 9000)).expect("it is free");
     let this = env::current_exe().expect("this program has a path");
     let mut command = Command::new(this);
-    command.arg(format!("{tools}::task0"));
+    command.args(["task0: the image", "--color=never"]);
     let text = tools::output(&mut command).expect_err("it fails");
     let message = "port 9000 is taken: expected it to be free, because the tests publish it";
     assert!(text.contains(message), "{text}");

@@ -1,40 +1,49 @@
-//! The READMEs: every console block is run, and what it shows is what comes.
+//! The READMEs: the commands of every console block print what the block shows.
 
 use std::{collections::BTreeSet, fs};
 
-use libtest_mimic::Trial;
-
-use crate::{trial, with};
-use common::{
+use harness::{
     reader::Reader,
     readme::Step,
     tools::{Tools, root},
 };
+use libtest_mimic::Trial;
+
+use crate::fixture::with;
+
+const README: &str = "README.md";
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
-    vec![
-        // It shows both generations, whichever the rest of it is run with.
-        trial(
-            format!("{tools}::readme"),
-            || Tools::ALL.into_iter().find_map(Tools::missing),
-            move || run(tools, "."),
-        ),
-        with(tools, "task0_readme", |tools| run(tools, "task0")),
-        with(tools, "task1_readme", |tools| run(tools, "task1")),
-        with(tools, "task2_readme", |tools| run(tools, "task2")),
-        with(tools, "task3_readme", |tools| run(tools, "task3")),
-        with(tools, "task4_readme", |tools| run(tools, "task4")),
-        with(tools, "task5_readme", |tools| run(tools, "task5")),
-        with(tools, "task6_readme", |tools| run(tools, "task6")),
-    ]
+    let claim = "the commands of the README print what it shows";
+    let tasks = [
+        |tools| run(tools, "task0", README),
+        |tools| run(tools, "task1", README),
+        |tools| run(tools, "task2", README),
+        |tools| run(tools, "task3", README),
+        |tools| run(tools, "task4", README),
+        |tools| run(tools, "task5", README),
+        |tools| run(tools, "task6", README),
+    ];
+    let tasks = (tasks.into_iter().enumerate())
+        .map(|(number, run)| with(tools, &format!("task{number}: {claim}"), run));
+    let top = with(tools, &format!("README.md: {claim}"), |tools| {
+        run(tools, ".", README)
+    });
+    tasks.chain([top]).collect()
 }
 
-/// Does what the README in `folder` says, from there.
-fn run(tools: Tools, folder: &str) {
-    let text = fs::read_to_string(root().join(folder).join("README.md")).unwrap();
+/// Its updates need Compose 2.
+pub fn operating(tools: Tools) -> Vec<Trial> {
+    let name = "slow: the commands of OPERATING.md print what it shows";
+    vec![with(tools, name, |tools| run(tools, ".", "OPERATING.md"))]
+}
+
+/// Runs the commands of a file in `folder`, there.
+fn run(tools: Tools, folder: &str, file: &str) {
+    let text = fs::read_to_string(root().join(folder).join(file)).unwrap();
     let mut reader = Reader::new(tools, folder);
     let steps = Step::all(&text);
-    assert!(!steps.is_empty(), "{folder}/README.md has no console block");
+    assert!(!steps.is_empty(), "{folder}/{file} has no console block");
     // Version 1 of compose has no --wait, and is not for the blocks that need it.
     let current_only: BTreeSet<_> = steps
         .iter()

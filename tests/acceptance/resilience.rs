@@ -1,28 +1,28 @@
-//! What happens to the requests while replicas come, go, die and hang: nothing.
+//! No request is lost while replicas come, go, die and hang.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
+use harness::{
+    container::{Container, Network},
+    http,
+    load::{Load, Report, Requests},
+    project::Project,
+    tools::{Tools, docker, inspect},
+    trial, wait,
+};
 use hyper::{Method, StatusCode};
 use libtest_mimic::Trial;
 
 use crate::{
-    project::Project,
+    fixture::{Stack, on_stack, with},
     stack::shares,
     tasks::{ok, ok_within},
-    with,
-};
-use common::{
-    container::{Container, Network},
-    http,
-    load::{Load, Report, Requests},
-    tools::{Tools, docker, inspect},
-    trial, wait,
 };
 
-/// Within this time of a change every replica gets its equal share again.
+/// Time after a change until every replica gets an equal share again.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// Within this time a replica that has failed, and recovered, gets its share again: it is passed over
@@ -33,55 +33,49 @@ pub const RECOVERED: Duration = Duration::from_secs(4);
 /// the last tries wait for 2 s each.
 const NOBODY: Duration = Duration::from_secs(5);
 
-/// The slowest answer while a replica hangs: the hurried try of 1.1 s, and the retry.
+/// Slowest response while a replica hangs: the first try of 1.1 s, and the retry.
 pub const HUNG: Duration = Duration::from_millis(1300);
 
 const PORT: u16 = 80;
 const HELLO: &str = "/api/hello";
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
+    let on = |name, replicas, test| on_stack(tools, name, Stack::of(replicas), test);
     vec![
-        with(tools, "nothing_is_lost_when_scaled", scaled),
-        with(tools, "nothing_is_lost_when_a_replica_is_killed", killed),
-        with(tools, "nothing_is_lost_when_a_replica_is_stopped", stopped),
-        with(tools, "nothing_is_lost_when_a_replica_hangs", hangs),
-        with(tools, "no_post_is_lost_when_replicas_are_stopped", posts),
-        with(
-            tools,
+        on("nothing_is_lost_when_scaled", 2, scaled),
+        on("nothing_is_lost_when_a_replica_is_killed", 3, killed),
+        on("nothing_is_lost_when_a_replica_is_stopped", 3, stopped),
+        on("nothing_is_lost_when_a_replica_hangs", 3, hangs),
+        on("slow: no_post_is_lost_when_replicas_are_stopped", 1, posts),
+        on("nothing_is_lost_when_the_proxy_is_reloaded", 2, reloaded),
+        on("the_front_end_may_be_recreated", 2, front_end),
+        on("the_proxy_may_be_recreated", 2, recreated),
+        on("all_replicas_may_be_gone", 2, all_gone),
+        on(
             "nothing_is_lost_when_a_new_version_is_rolled_out",
+            2,
             new_version,
         ),
-        with(tools, "the_proxy_may_be_recreated", recreated),
-        with(
-            tools,
-            "nothing_is_lost_when_the_proxy_is_reloaded",
-            reloaded,
-        ),
-        with(tools, "the_front_end_may_be_recreated", front_end),
-        with(tools, "all_replicas_may_be_gone", all_gone),
-        with(tools, "non_idempotent_requests_are_never_retried", repeated),
     ]
 }
 
-/// The final stack with `replicas`, and traffic that flows.
-pub fn stack(tools: Tools, replicas: usize) -> Project {
-    let project = Project::new(tools, ".");
-    project.run(&format!(
-        "docker-compose up -d --build --scale api={replicas}"
-    ));
-    ok("http://localhost/api/hello");
-    project
+/// Cases with fixtures of their own.
+pub fn others(tools: Tools) -> Vec<Trial> {
+    vec![with(
+        tools,
+        "non_idempotent_requests_are_never_retried",
+        repeated,
+    )]
 }
 
-/// That since `settled` the replicas that run, and no others, have equal shares.
+/// Asserts that exactly the running replicas have equal shares since `settled`.
 #[track_caller]
 fn equal_shares(project: &Project, report: &Report, settled: Instant) {
     report.assert_equal_shares(&project.host_names("api"), settled);
 }
 
-fn scaled(tools: Tools) {
+fn scaled(project: &Project) {
     for _ in 0..trial::repeat() {
-        let project = stack(tools, 2);
         for replicas in [5, 1, 3] {
             let load = Load::start(PORT, HELLO);
             project.run(&format!(
@@ -91,22 +85,21 @@ fn scaled(tools: Tools) {
             let report = load.stop();
             report
                 .assert_nothing_lost(&format!("scaled to {replicas}"), Duration::from_millis(500));
-            equal_shares(&project, &report, settled);
+            equal_shares(project, &report, settled);
         }
     }
 }
 
-/// What happens to one of three replicas under load.
+/// Asserts that nothing is lost when something happens to one of three replicas.
 #[track_caller]
 fn one_of_three(
-    tools: Tools,
+    project: &Project,
     case: &str,
     requests: impl Into<Requests>,
     limit: Duration,
     happens: fn(&str),
 ) {
     let requests = requests.into();
-    let project = stack(tools, 3);
     for _ in 0..trial::repeat() {
         // One that was paused is not healthy for the engine until its next check, and the proxy is
         // not started before it is.
@@ -131,18 +124,18 @@ fn one_of_three(
         let settled = load.go_on(RECOVERED);
         let report = load.stop();
         report.assert_nothing_lost(case, limit);
-        equal_shares(&project, &report, settled);
-        // A pause is no blocked event loop, for which a replica would end itself.
+        equal_shares(project, &report, settled);
+        // The watchdog must not take a pause for a blocked event loop.
         for id in project.containers("api") {
             assert_eq!(inspect(&id, "{{.RestartCount}}"), "0");
         }
     }
 }
 
-fn killed(tools: Tools) {
-    // A policy of restarts does not bring back what docker kill has ended.
+fn killed(project: &Project) {
+    // The restart policy does not apply to docker kill.
     one_of_three(
-        tools,
+        project,
         "killed",
         HELLO,
         Duration::from_millis(500),
@@ -152,9 +145,9 @@ fn killed(tools: Tools) {
     );
 }
 
-fn stopped(tools: Tools) {
+fn stopped(project: &Project) {
     one_of_three(
-        tools,
+        project,
         "stopped",
         HELLO,
         Duration::from_millis(500),
@@ -164,13 +157,13 @@ fn stopped(tools: Tools) {
     );
 }
 
-fn hangs(tools: Tools) {
+fn hangs(project: &Project) {
     for clients in [16, 200] {
         let requests = Requests {
             clients,
             ..HELLO.into()
         };
-        one_of_three(tools, "hangs", requests, HUNG, |victim| {
+        one_of_three(project, "hangs", requests, HUNG, |victim| {
             docker(&["pause", victim]);
             thread::sleep(Duration::from_secs(5));
             docker(&["unpause", victim]);
@@ -178,13 +171,12 @@ fn hangs(tools: Tools) {
     }
 }
 
-/// What may not be repeated must not meet a connection that is being closed.
-fn posts(tools: Tools) {
+/// Asserts that no POST meets a closing connection, because it could not be retried.
+fn posts(project: &Project) {
     const STOPS: usize = 20;
-    let project = stack(tools, 1);
     let posts = Requests {
         method: Method::POST,
-        // The API's own answer to a POST.
+        // The API's response to a POST.
         status: StatusCode::METHOD_NOT_ALLOWED,
         ..HELLO.into()
     };
@@ -201,7 +193,7 @@ fn posts(tools: Tools) {
         let settled = load.go_on(SETTLED);
         let report = load.stop();
         report.assert_nothing_lost("POSTs, scaled from 5 to 1", Duration::from_millis(500));
-        equal_shares(&project, &report, settled);
+        equal_shares(project, &report, settled);
         assert!(
             report
                 .answers
@@ -211,11 +203,10 @@ fn posts(tools: Tools) {
     }
 }
 
-fn new_version(tools: Tools) {
-    let project = stack(tools, 2);
+fn new_version(project: &Project) {
     for version in 0..trial::repeat() {
         let load = Load::start(PORT, HELLO);
-        // What docker-compose build gives after a change of the program.
+        // Stands for docker-compose build after a change of the program.
         project.run(&format!(
             "printf 'FROM hello-api:task6\\nLABEL test={version}\\n' | docker build -t hello-api:task6 -"
         ));
@@ -237,7 +228,7 @@ fn new_version(tools: Tools) {
         let settled = load.go_on(SETTLED);
         let report = load.stop();
         report.assert_nothing_lost("new version", Duration::from_millis(500));
-        equal_shares(&project, &report, settled);
+        equal_shares(project, &report, settled);
         let replicas = project.containers("api");
         assert_eq!(replicas.len(), 2);
         for id in replicas {
@@ -245,18 +236,17 @@ fn new_version(tools: Tools) {
         }
     }
     project.run("docker-compose build api");
+    project.run("docker-compose up -d --scale api=2");
 }
 
-fn recreated(tools: Tools) {
-    let project = stack(tools, 2);
+fn recreated(project: &Project) {
     for _ in 0..trial::repeat() {
         project.run("docker-compose up -d --no-deps --force-recreate proxy");
         ok_within(SETTLED, "http://localhost/api/hello");
     }
 }
 
-fn reloaded(tools: Tools) {
-    let project = stack(tools, 2);
+fn reloaded(project: &Project) {
     for _ in 0..trial::repeat() {
         let load = Load::start(PORT, HELLO);
         docker(&["exec", &project.container("proxy"), "nginx", "-s", "reload"]);
@@ -264,12 +254,11 @@ fn reloaded(tools: Tools) {
         let report = load.stop();
         report.assert_nothing_lost("proxy reloaded", Duration::from_millis(500));
         assert_eq!(report.closed, 0, "idle connections closed");
-        equal_shares(&project, &report, settled);
+        equal_shares(project, &report, settled);
     }
 }
 
-fn front_end(tools: Tools) {
-    let project = stack(tools, 2);
+fn front_end(project: &Project) {
     for _ in 0..trial::repeat() {
         let load = Load::start(PORT, HELLO);
         let before = project.container("front-end");
@@ -282,8 +271,7 @@ fn front_end(tools: Tools) {
     }
 }
 
-fn all_gone(tools: Tools) {
-    let project = stack(tools, 2);
+fn all_gone(project: &Project) {
     let proxy = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
     for _ in 0..trial::repeat() {
         project.run("docker-compose stop api");
@@ -306,7 +294,7 @@ fn all_gone(tools: Tools) {
     assert_eq!(same, proxy, "the proxy was not touched");
 }
 
-/// Replicas that take every request and close the connection without an answer, and count.
+/// Replicas that accept every request and close the connection without a response.
 fn repeated(tools: Tools) {
     const REPLICAS: usize = 3;
     let network = Network::new("repeated");
@@ -328,12 +316,12 @@ fn repeated(tools: Tools) {
         let url = format!("http://localhost{path}");
         http::send(&http::client(), method, &url, &[("content-length", "0")])
     };
-    // How often a request has reached a replica.
+    // How often a request reached a replica.
     let logs = || -> String { replicas.iter().map(Container::logs).collect() };
     let reached =
         |logs: &str, method: &str, path: &str| logs.matches(&format!("\"{method} {path} ")).count();
 
-    // What may be repeated goes to every replica. With none that answers, it may come again.
+    // Safe requests are retried on every replica.
     wait::until(SETTLED, || match ask("GET", "/api/get") {
         Ok(answer) if answer.status == 503 => match reached(&logs(), "GET", "/api/get") {
             REPLICAS.. => Ok(()),
@@ -342,7 +330,7 @@ fn repeated(tools: Tools) {
         other => Err(format!("{other:?}")),
     });
 
-    // Also when all replicas have just failed, and would be passed over.
+    // Even when all replicas have just failed and are passed over.
     for number in 0..10 {
         let path = format!("/api/post-{number}");
         let answer = ask("POST", &path).unwrap();

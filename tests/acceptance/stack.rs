@@ -1,65 +1,84 @@
-//! task6 and the final stack: the round robin, and replicas that come and go.
+//! The final stack: start, rights, round robin, scaling.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{Ipv4Addr, TcpListener},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
-use libtest_mimic::Trial;
-use serde_json::Value;
-
-use crate::{
-    board::Board,
-    environments::workers,
-    project::Project,
-    tasks::{api_image, no_page, ok, ok_within, unreachable},
-    with, with_browser,
-};
-use common::{
-    container::{Container, stop},
+use harness::{
+    container::stop,
     http,
-    load::Load,
-    tools::{Tools, docker, inspect, output, root},
+    project::Project,
+    tools::{Tools, docker, inspect, output},
     trial, wait,
 };
+use jiff::{SignedDuration, Timestamp};
+use libtest_mimic::Trial;
 
-/// Within this time the proxy takes up a change.
+use crate::{
+    environments::workers,
+    fixture::{Stack, on_stack, with},
+    tasks::{api_image, ok, unreachable},
+};
+
+/// Time for the proxy to notice a change.
 const TAKEN_UP: Duration = Duration::from_secs(2);
 
 /// The same for one that was sent a request before it listened, a failure after which it is passed over
 /// for three seconds, and up to one more, because nginx counts whole seconds.
 const TAKEN_UP_LATE: Duration = Duration::from_secs(5);
 
-/// The most bytes that the image of the API has.
+/// Size limit of the API's image, in bytes.
 const API_SIZE: u64 = 3_500_000;
 
-/// The longest that a replica may take to stop: it drains for a second.
+/// Time for a replica to stop. It drains for a second.
 pub const STOP: SignedDuration = SignedDuration::from_millis(1500);
 
-/// How long a line may wait until it is written to the log, and the engine has taken it.
+/// Time until a line is in the log of the engine. It is buffered for up to a second.
 pub const LOGGED: Duration = Duration::from_secs(5);
 
-pub fn trials(tools: Tools) -> Vec<Trial> {
+/// Claims for both generations of compose.
+pub fn both(tools: Tools) -> Vec<Trial> {
+    let stack = Stack::of(2);
     vec![
-        with_browser(tools, "task6", task6),
-        with(tools, "the_round_robin_is_exact", round_robin),
-        with(tools, "late_replicas_are_taken_up", late_replicas),
-        with(tools, "the_proxy_starts_alone", proxy_alone),
-        with(tools, "the_final_stack", final_stack),
-        with(tools, "the_final_stack_has_no_rights_to_spare", hardened),
-        with(tools, "the_api_takes_little_memory", small),
-        with(tools, "stop_times_and_exit_codes", stops),
-        with(tools, "the_api_names_a_wrong_value", wrong_value),
+        on_stack(
+            tools,
+            "the_stack_starts_in_the_order_of_health",
+            stack,
+            healthy,
+        ),
+        on_stack(tools, "containers_have_no_rights_to_spare", stack, hardened),
+        on_stack(
+            tools,
+            "late_replicas_get_requests_within_seconds",
+            stack,
+            late_replicas,
+        ),
         with(tools, "a_taken_port_is_named", taken_port),
     ]
 }
 
-/// How many of `requests` each replica answered. Every answer is a success.
+pub fn trials(tools: Tools) -> Vec<Trial> {
+    let name = "replicas_stop_within_a_second_and_a_half";
+    vec![on_stack(tools, name, Stack::of(2), stops)]
+}
+
+/// Cases with fixtures of their own.
+pub fn others(tools: Tools) -> Vec<Trial> {
+    vec![
+        with(
+            tools,
+            "the_round_robin_is_exact_with_more_workers",
+            round_robin,
+        ),
+        with(tools, "the_proxy_starts_alone", proxy_alone),
+    ]
+}
+
+/// The number of requests that each replica answered. Asserts that all succeed.
 #[track_caller]
 pub fn shares(url: &str, requests: usize) -> BTreeMap<String, usize> {
     let client = http::client();
@@ -72,48 +91,11 @@ pub fn shares(url: &str, requests: usize) -> BTreeMap<String, usize> {
     shares
 }
 
-fn task6(tools: Tools) {
-    let command = fs::read_to_string(root().join("task6/2-api-servers.txt")).unwrap();
-    assert_eq!(command, "docker-compose up --scale api=2\n");
-    let project = Project::new(tools, "task6");
-    project.run("docker-compose build");
-    let up = project.spawn(command.trim_end());
-    let replicas = wait::until(Duration::from_secs(60), || {
-        let replicas = project.host_names("api");
-        if replicas.len() == 2 {
-            Ok(replicas)
-        } else {
-            Err(format!("{replicas:?}"))
-        }
-    });
-    let url = "http://localhost/api/whoami";
-    ok_within(Duration::from_secs(20), url);
-    // From the first answer on: the proxy is started last, and so finds both.
-    let expected = replicas.iter().map(|name| (name.clone(), 5)).collect();
-    assert_eq!(shares(url, 10), expected);
-
-    let answer = ok(url);
-    let whoami: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(whoami["replica"], answer.served_by());
-    let page = ok("http://localhost/api");
-    let heading = format!("<h1>Replica {}</h1>", page.served_by());
-    assert!(page.body.contains(&heading), "{}", page.body);
-    let board = Board::open();
-    board.has(&replicas);
-    board.is_even();
-    unreachable(5252);
-    unreachable(9000);
-    no_page("http://localhost/healthz");
-
-    up.interrupt();
-    assert_eq!(project.containers("api"), BTreeSet::new());
-}
-
 fn round_robin(tools: Tools) {
     const CLIENTS: usize = 16;
     const REPLICAS: usize = 3;
     const REQUESTS: usize = 100;
-    // More workers than this machine has cores.
+    // More workers than cores.
     let project = Project::new(tools, ".").with("PROXY_WORKERS", 4);
     project.run(&format!(
         "docker-compose up -d --build --scale api={REPLICAS}"
@@ -148,7 +130,7 @@ fn round_robin(tools: Tools) {
     for replica in project.containers("api") {
         let network = format!("container:{replica}");
         let look = ["run", "--rm", "--network", &network, "nginx:1.30"];
-        // Of both families, because a socket for both lists its connections with those of IPv6.
+        // Both families, because a dual-stack socket is listed with IPv6.
         let sockets = docker(&[&look[..], &["cat", "/proc/net/tcp", "/proc/net/tcp6"]].concat());
         let connections = sockets.matches(":1484 ").count();
         assert!(
@@ -158,14 +140,11 @@ fn round_robin(tools: Tools) {
     }
 }
 
-fn late_replicas(tools: Tools) {
-    let project = Project::new(tools, ".");
-    project.run("docker-compose up -d --build");
-    ok("http://localhost/api/hello");
+fn late_replicas(project: &Project) {
     let proxy = project.container("proxy");
     let early = project.host_names("api");
 
-    // When each replica answers for the first time, while more of them are started.
+    // The time of the first response of each replica while scaling up.
     let scaled = AtomicBool::new(false);
     let mut seen = BTreeMap::new();
     thread::scope(|scope| {
@@ -173,7 +152,7 @@ fn late_replicas(tools: Tools) {
             let mut seen = BTreeMap::new();
             let deadline = Instant::now() + Duration::from_secs(120);
             let mut after = None;
-            // On until the last replica has had its time.
+            // Continue until the last replica must have responded.
             while after.is_none_or(|end| Instant::now() < end) {
                 assert!(Instant::now() < deadline, "scaling takes too long");
                 let answer = http::get("http://localhost/api/hello").unwrap();
@@ -252,18 +231,23 @@ fn proxy_alone(tools: Tools) {
     }
 }
 
-fn final_stack(tools: Tools) {
-    let project = Project::new(tools, ".").with("HTTP_PORT", 9000);
+fn healthy(project: &Project) {
     project.run("docker-compose config");
-    project.run("docker-compose up -d --build");
     api_image("hello-api:task6", API_SIZE);
-    // The proxy is started when the others are healthy.
+    // The proxy starts when the others are healthy.
+    let started = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
+    let started: Timestamp = started.parse().unwrap();
     for service in ["api", "front-end"] {
         for id in project.containers(service) {
-            assert_eq!(
-                inspect(&id, "{{.State.Health.Status}}"),
-                "healthy",
-                "{service}"
+            let checks = inspect(
+                &id,
+                "{{range .State.Health.Log}}{{.ExitCode}} {{.End}}\n{{end}}",
+            );
+            let first = checks.lines().find_map(|line| line.strip_prefix("0 "));
+            let first = first.unwrap_or_else(|| panic!("{service} was never healthy: {checks}"));
+            assert!(
+                ended(first) <= started,
+                "{service} was healthy at {first}, after {started}"
             );
         }
     }
@@ -273,39 +257,32 @@ fn final_stack(tools: Tools) {
             other => Err(other.to_owned()),
         }
     });
-    let replicas = project.host_names("api");
-    assert_eq!(replicas.len(), 2);
-    let shares = shares("http://localhost:9000/api/hello", 20);
+    let shares = shares("http://localhost/api/hello", 20);
     assert!(shares.values().all(|&answers| answers == 10), "{shares:?}");
-    ok("http://localhost:9000/");
-    unreachable(80);
+    ok("http://localhost/");
     unreachable(5252);
-
+    unreachable(9000);
     for service in ["api", "front-end", "proxy"] {
         for id in project.containers(service) {
             let policy = inspect(&id, "{{.HostConfig.RestartPolicy.Name}}");
             assert_eq!(policy, "unless-stopped", "{service}");
         }
     }
-
-    // What the proxy logs of a request, the API logs under the same id.
-    let answer = ok("http://localhost:9000/api/hello");
-    let id = answer.header("x-request-id").to_owned();
-    for service in ["api", "proxy"] {
-        wait::until(LOGGED, || {
-            let logs = project.run(&format!("docker-compose logs {service}"));
-            match logs.contains(&id) {
-                true => Ok(()),
-                false => Err(format!("{service} has no {id}: {logs}")),
-            }
-        });
-    }
 }
 
-fn hardened(tools: Tools) {
-    let project = Project::new(tools, ".");
-    project.run("docker-compose up -d --build");
-    ok("http://localhost/api/hello");
+/// A time as Go prints it: `2026-01-31 12:34:56.789 +0000 UTC`.
+#[track_caller]
+fn ended(time: &str) -> Timestamp {
+    let mut words = time.split(' ');
+    let (Some(date), Some(time), Some(offset)) = (words.next(), words.next(), words.next()) else {
+        panic!("no time: {time}");
+    };
+    let time = format!("{date}T{time}{offset}");
+    time.parse()
+        .unwrap_or_else(|error| panic!("{time}: {error}"))
+}
+
+fn hardened(project: &Project) {
     for service in ["api", "front-end", "proxy"] {
         for id in project.containers(service) {
             let host = |field: &str| inspect(&id, &format!("{{{{.HostConfig.{field}}}}}"));
@@ -322,7 +299,7 @@ fn hardened(tools: Tools) {
                 let value: u64 = host(limit).parse().unwrap();
                 assert!(value > 0, "{service} has no limit: {limit}");
             }
-            // As what its processes run, seen from outside; the first line is the heading.
+            // The users of its processes. The first line is a heading.
             let users = docker(&["top", &id, "-o", "uid,pid"]);
             let users = users
                 .lines()
@@ -335,7 +312,7 @@ fn hardened(tools: Tools) {
         }
     }
 
-    // No way out, and no way to each other.
+    // Internal networks, separate from each other.
     for service in ["api", "front-end"] {
         for id in project.containers(service) {
             let networks = "{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}";
@@ -353,7 +330,7 @@ fn hardened(tools: Tools) {
     let reached = exec("curl --silent --max-time 2 http://proxy/api/hello");
     assert_eq!(reached, "Hello, World!");
 
-    // And one port alone is published.
+    // Only port 80 is published.
     for service in ["api", "front-end"] {
         for id in project.containers(service) {
             assert_eq!(docker(&["port", &id]), "", "{service}");
@@ -366,64 +343,14 @@ fn hardened(tools: Tools) {
     );
 }
 
-/// The memory of a replica, as `docker stats` counts it, in MiB.
-#[track_caller]
-pub fn memory(id: &str) -> f64 {
-    let usage = docker(&["stats", "--no-stream", "--format", "{{.MemUsage}}", id]);
-    let used = usage.split(" / ").next().and_then(|used| {
-        let kib = used.strip_suffix("KiB").and_then(|kib| kib.parse().ok());
-        let mib = used.strip_suffix("MiB").and_then(|mib| mib.parse().ok());
-        kib.map(|kib: f64| kib / 1024.0).or(mib)
-    });
-    used.unwrap_or_else(|| panic!("memory: {usage}"))
-}
-
-fn small(tools: Tools) {
-    tools.run("task6", "docker build -t hello-api:task6 back-end");
-    // Without a health check, of which each is a second process in the container.
-    let options = ["--publish", "5252:5252", "--no-healthcheck"];
-    let api = Container::run("hello-api:task6", &options);
-    ok("http://localhost:5252/api/hello");
-    let idle = memory(&api.name);
-    assert!(idle <= 2.0, "{idle} MiB idle");
-    let load = Load::start(5252, "/api/hello");
-    // What takes a moment is the measurement, and the load goes on meanwhile.
-    let loaded = memory(&api.name);
-    let report = load.stop();
-    assert_eq!(report.lost.len(), 0);
-    assert!(report.sent() > 1000, "{} requests", report.sent());
-    assert!(loaded <= 8.0, "{loaded} MiB under load");
-}
-
-fn stops(tools: Tools) {
-    let project = Project::new(tools, ".");
-    project.run("docker-compose up -d --build");
-    ok("http://localhost/api/hello");
-    // With connections of the proxy open to it.
+fn stops(project: &Project) {
+    // Open connections from the proxy.
     shares("http://localhost/api/hello", 10);
     for id in project.containers("api") {
         let (code, time) = stop(&id);
         assert_eq!(code, "0");
         assert!(time <= STOP, "{time:?}");
     }
-}
-
-fn wrong_value(tools: Tools) {
-    tools.run("task6", "docker build -t hello-api:task6 back-end");
-    let run = |variable: &str| {
-        let line = format!("docker run --rm -e {variable} hello-api:task6");
-        output(&mut tools.command(&root(), &line)).unwrap_err()
-    };
-    assert_eq!(
-        run("API_ADDRESS=localhost"),
-        "exit status: 2\nerror: invalid value 'localhost' for '--address <IP:PORT>': \
-         expected an IP address and a port, such as [::]:5252\n"
-    );
-    assert_eq!(
-        run("API_LOG_FORMAT=xml"),
-        "exit status: 2\nerror: invalid value 'xml' for '--log-format <FORMAT>' \
-         [possible values: text, json]\n"
-    );
 }
 
 fn taken_port(tools: Tools) {

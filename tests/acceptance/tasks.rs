@@ -1,61 +1,292 @@
-//! task0 to task5, each as somebody tries it who types the usual commands.
+//! task0 to task6, with the usual commands: a case for each requirement of a task.
 
-use std::{fs, net::TcpStream, process::Command, time::Duration};
-
-use jiff::SignedDuration;
-use libtest_mimic::Trial;
-
-use crate::{browser::Browser, project::Project, with, with_browser};
-use common::{
-    container::{Container, stop},
-    http::{self, Answer},
-    tools::{Tools, docker, in_terminal, inspect, output, unique},
-    wait,
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpStream,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-/// How long a service may take to answer after its start.
+use harness::{
+    container::{Container, stop},
+    http::{self, Answer},
+    project::{Attached, Project},
+    tools::{Tools, docker, in_terminal, inspect, output, root, unique},
+    wait,
+};
+use jiff::SignedDuration;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    board::Board,
+    browser::Browser,
+    fixture::{Need, Shared, on, with},
+    stack::shares,
+};
+
+/// Time for a service to respond after its start.
 pub const START: Duration = Duration::from_secs(10);
 
-/// How long a program may take to end after SIGTERM.
+/// Time for `docker-compose up` in the foreground.
+const UP: Duration = Duration::from_secs(60);
+
+/// Time for a program to exit after SIGTERM.
 pub const STOP: SignedDuration = SignedDuration::from_millis(500);
 
-/// The most bytes that an image with the API of task 1, 2 or 3 has.
+/// Size limit of the API images of task 1 to 3, in bytes.
 const API_SIZE: u64 = 3_000_000;
 
-/// The heading of the pages, which is what the API says.
+/// Selector and text of the heading, which comes from the API.
 pub const HEADING: &str = "#dynamic-content";
 pub const GREETING: &str = "Hello, World!";
 
-/// And when it cannot be reached.
+/// The heading when the API cannot be reached.
 const UNREACHABLE: &str = "The API cannot be reached";
 
+const PAGE: &str = "http://localhost:9000/";
+const PROXY: &str = "http://localhost/";
+
 pub fn trials(tools: Tools) -> Vec<Trial> {
+    let browser = Some(Need::Browser);
+    let task0 = Shared("task0", build_task0);
+    let task1 = Shared("task1", |tools| api(tools, "task1", "."));
+    let task2_back_end = Shared("task2 back-end", |tools| api(tools, "task2", "back-end"));
+    let task2_front_end = Shared("task2 front-end", |tools| front_end(tools, "task2"));
+    let task3 = Shared("task3", |tools| {
+        (api(tools, "task3", "back-end"), front_end(tools, "task3"))
+    });
+    let task4 = Shared("task4", |tools| up(tools, "task4"));
+    let task5 = Shared("task5", |tools| up(tools, "task5"));
+    let task6 = Shared("task6", task6_up);
     vec![
-        with(tools, "task0", task0),
-        with(tools, "task1", task1),
+        on(
+            tools,
+            "task0: the image is built on ubuntu:latest, with apt-get update and upgrade -y",
+            None,
+            task0,
+            |()| built_on_ubuntu(),
+        ),
+        on(
+            tools,
+            "task0: the image prints Hello, World!",
+            None,
+            task0,
+            |()| prints_hello(),
+        ),
+        on(
+            tools,
+            "task0: the image does not run as root",
+            None,
+            task0,
+            |()| {
+                assert_eq!(inspect("hello:task0", "{{.Config.User}}"), "65534:65534");
+            },
+        ),
+        on(
+            tools,
+            "task1: the API says Hello, World! on port 5252",
+            None,
+            task1,
+            |_| hello(),
+        ),
+        on(
+            tools,
+            "task1: the image is below 3 MB and does not run as root",
+            None,
+            task1,
+            |_| {
+                api_image("hello-api:task1", API_SIZE);
+            },
+        ),
+        on(
+            tools,
+            "task1: each request is in the log",
+            None,
+            task1,
+            logged,
+        ),
+        on(
+            tools,
+            "task1: a port that is taken is an error that names it",
+            None,
+            task1,
+            names_the_port,
+        ),
         with(
             tools,
-            "task1_compiles_only_what_changed",
+            "task1: docker stop and Ctrl-C end the API within 0.5 s, with exit code 0",
+            stops,
+        ),
+        with(
+            tools,
+            "task1: a change of the program compiles only the program",
             compiles_only_what_changed,
         ),
-        with(tools, "task2_back_end", |tools| {
-            drop(back_end(tools, "task2"))
-        }),
-        with(tools, "task2_front_end", task2_front_end),
-        with(tools, "task3_back_end", task3_back_end),
-        with_browser(tools, "task3_page", task3_page),
-        with_browser(tools, "task4", task4),
-        with_browser(tools, "task5", task5),
+        on(
+            tools,
+            "task2: back-end/ is the API on port 5252",
+            None,
+            task2_back_end,
+            |_| {
+                hello();
+                api_image("hello-api:task2", API_SIZE);
+            },
+        ),
+        on(
+            tools,
+            "task2: front-end/ is a page served by nginx on port 9000",
+            None,
+            task2_front_end,
+            serves_a_page,
+        ),
+        on(
+            tools,
+            "task3: the API allows pages of other origins (CORS)",
+            None,
+            task3,
+            |_| cors(),
+        ),
+        on(
+            tools,
+            "task3: the page shows what the API says, across origins",
+            browser,
+            task3,
+            |_| greets(PAGE),
+        ),
+        on(
+            tools,
+            "task3: the page says when the API cannot be reached, and how to start it",
+            browser,
+            task3,
+            misses_its_api,
+        ),
+        on(
+            tools,
+            "task4: docker-compose starts the API on port 5252 and the page on port 9000",
+            None,
+            task4,
+            |_| {
+                hello();
+                ok(PAGE);
+            },
+        ),
+        on(
+            tools,
+            "task4: the page shows what the API says",
+            browser,
+            task4,
+            |_| greets(PAGE),
+        ),
+        on(
+            tools,
+            "task5: the proxy on port 80 serves the page on / and the API on /api",
+            None,
+            task5,
+            |_| {
+                assert_eq!(ok("http://localhost/api/hello").body, GREETING);
+                ok(PROXY);
+                no_page("http://localhost/no/such/page");
+            },
+        ),
+        on(
+            tools,
+            "task5: port 80 alone is published",
+            None,
+            task5,
+            |_| {
+                unreachable(5252);
+                unreachable(9000);
+            },
+        ),
+        on(
+            tools,
+            "task5: the page shows what /api says",
+            browser,
+            task5,
+            |_| greets(PROXY),
+        ),
+        on(
+            tools,
+            "task5: the page says when the API cannot be reached",
+            browser,
+            task5,
+            |project| {
+                project.run("docker-compose stop api");
+                misses_the_api(PROXY);
+                project.run("docker-compose start api");
+            },
+        ),
+        on(
+            tools,
+            "task6: docker-compose up --scale api=2 starts two replicas",
+            None,
+            task6,
+            |task6| assert_eq!(task6.project.host_names("api").len(), 2),
+        ),
+        on(
+            tools,
+            "task6: the replicas answer in turn (round robin), from the first request on",
+            None,
+            task6,
+            in_turn,
+        ),
+        on(
+            tools,
+            "task6: each replica says which one it is",
+            None,
+            task6,
+            says_who,
+        ),
+        on(
+            tools,
+            "task6: the page shows the replicas and their equal shares",
+            browser,
+            task6,
+            |task6| {
+                let board = Board::open();
+                board.has(&task6.project.host_names("api"));
+                board.is_even();
+            },
+        ),
+        on(
+            tools,
+            "task6: port 80 alone is published",
+            None,
+            task6,
+            |_| {
+                unreachable(5252);
+                unreachable(9000);
+                no_page("http://localhost/healthz");
+            },
+        ),
+        on(
+            tools,
+            "task6: Ctrl-C ends everything",
+            None,
+            task6,
+            |task6| {
+                let up = task6
+                    .up
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                up.expect("it runs").interrupt();
+                assert_eq!(task6.project.containers("api"), BTreeSet::new());
+            },
+        ),
     ]
 }
 
-/// Waits for an answer that is a success, as long as a service may take to start.
+/// Waits for a 200, for as long as a service may take to start.
 #[track_caller]
 pub fn ok(url: &str) -> Answer {
     ok_within(START, url)
 }
 
-/// Waits for an answer that is a success.
+/// Waits for a 200.
 #[track_caller]
 pub fn ok_within(limit: Duration, url: &str) -> Answer {
     wait::until(limit, || match http::get(url) {
@@ -64,7 +295,7 @@ pub fn ok_within(limit: Duration, url: &str) -> Answer {
     })
 }
 
-/// That nothing listens on a port of this machine.
+/// Asserts that nothing listens on a port of this machine.
 #[track_caller]
 pub fn unreachable(port: u16) {
     assert!(
@@ -73,7 +304,7 @@ pub fn unreachable(port: u16) {
     );
 }
 
-/// That a path answers with a page of the front-end that says it is not there.
+/// Asserts that a URL gives the front-end's 404 page.
 #[track_caller]
 pub fn no_page(url: &str) {
     let answer = http::get(url).unwrap();
@@ -90,32 +321,80 @@ pub fn api_image(image: &str, limit: u64) {
     assert_eq!(inspect(image, "{{.Config.User}}"), "65534:65534");
 }
 
-fn task0(tools: Tools) {
+fn build_task0(tools: Tools) {
     tools.run(".", "docker build task0");
     tools.run("task0", "docker build -f ./Dockerfile -t hello:task0 .");
-    let run = in_terminal("docker run -it --rm hello:task0");
-    // A terminal ends a line with both.
-    assert_eq!(tools.run("task0", &run), "Hello, World!\r\n");
-    assert_eq!(docker(&["run", "--rm", "hello:task0"]), "Hello, World!");
-    assert_eq!(inspect("hello:task0", "{{.Config.User}}"), "65534:65534");
 }
 
-fn task1(tools: Tools) {
-    tools.run(".", "docker build task1");
-    tools.run("task1", "docker build -f ./Dockerfile -t hello-api:task1 .");
-    let image = "hello-api:task1";
-    api_image(image, API_SIZE);
+fn built_on_ubuntu() {
+    let layers = |image| inspect(image, "{{json .RootFS.Layers}}");
+    let (ours, base) = (layers("hello:task0"), layers("ubuntu:latest"));
+    let base = base.trim_end_matches(']');
+    assert!(ours.starts_with(base), "{ours} does not begin with {base}");
+    let history = docker(&["history", "--no-trunc", "hello:task0"]);
+    for command in ["apt-get update", "apt-get upgrade -y"] {
+        assert!(history.contains(command), "{history}");
+    }
+}
 
-    let api = Container::run(image, &["--publish", "5252:5252"]);
-    hello();
+fn prints_hello() {
+    let run = in_terminal("docker run -it --rm hello:task0");
+    // A terminal ends lines with CRLF.
+    assert_eq!(Tools::Legacy.run("task0", &run), "Hello, World!\r\n");
+    assert_eq!(docker(&["run", "--rm", "hello:task0"]), "Hello, World!");
+}
+
+/// Builds and starts the API of a task on port 5252.
+fn api(tools: Tools, task: &str, folder: &str) -> Container {
+    let image = format!("hello-api:{task}");
+    tools.run(
+        task,
+        &format!("docker build -f {folder}/Dockerfile -t {image} {folder}"),
+    );
+    let api = Container::run(&image, &["--publish", "5252:5252"]);
+    ok("http://localhost:5252/api/hello");
+    api
+}
+
+fn front_end(tools: Tools, task: &str) -> Container {
+    let image = format!("hello-front-end:{task}");
+    tools.run(task, &format!("docker build -t {image} front-end"));
+    let front_end = Container::run(&image, &["--publish", "9000:9000"]);
+    ok(PAGE);
+    front_end
+}
+
+fn up(tools: Tools, task: &'static str) -> Project {
+    let project = Project::new(tools, task);
+    project.run("docker-compose build");
+    project.run("docker-compose up -d");
+    project
+}
+
+/// Asserts that an API on port 5252 answers as it should.
+#[track_caller]
+fn hello() {
+    let url = "http://localhost:5252/api/hello";
+    let answer = ok(url);
+    assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(answer.body, GREETING);
+    let answer = http::get("http://localhost:5252/api/nothing").unwrap();
+    assert_eq!(answer.status, 404);
+    let answer = http::send(&http::client(), "POST", url, &[]).unwrap();
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.header("allow"), "GET,HEAD");
+}
+
+fn logged(api: &Container) {
     let log = api.logs();
     assert!(log.contains("listening on 0.0.0.0:5252"), "{log}");
     assert!(log.contains("method=GET uri=/api/hello"), "{log}");
+}
 
-    // Another one, that finds the port in use.
+fn names_the_port(api: &Container) {
     let same_network = format!("container:{}", api.name);
     let mut second = Command::new("docker");
-    second.args(["run", "--rm", "--network", &same_network, image]);
+    second.args(["run", "--rm", "--network", &same_network, "hello-api:task1"]);
     let error = output(&mut second).unwrap_err();
     assert_eq!(
         error,
@@ -123,29 +402,15 @@ fn task1(tools: Tools) {
 cannot listen on 0.0.0.0:5252: Address already in use (os error 98)
 "
     );
-
-    let (code, time) = stop(&api.name);
-    assert_eq!(code, "0");
-    assert!(time <= STOP, "{time:?}");
-    drop(api);
-
-    let api = Container::run(image, &["--publish", "5252:5252"]);
-    hello();
-    assert_eq!(api.signal("INT"), "0");
 }
 
-/// That an API on port 5252 answers as it should.
-#[track_caller]
-fn hello() {
-    let answer = ok("http://localhost:5252/api/hello");
-    assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
-    assert_eq!(answer.body, "Hello, World!");
-    let answer = http::get("http://localhost:5252/api/nothing").unwrap();
-    assert_eq!(answer.status, 404);
-    let url = "http://localhost:5252/api/hello";
-    let answer = http::send(&http::client(), "POST", url, &[]).unwrap();
-    assert_eq!(answer.status, 405);
-    assert_eq!(answer.header("allow"), "GET,HEAD");
+fn stops(tools: Tools) {
+    let to_stop = api(tools, "task1", ".");
+    let (code, time) = stop(&to_stop.name);
+    assert_eq!(code, "0");
+    assert!(time <= STOP, "{time:?}");
+    drop(to_stop);
+    assert_eq!(api(tools, "task1", ".").signal("INT"), "0");
 }
 
 fn compiles_only_what_changed(tools: Tools) {
@@ -155,13 +420,13 @@ fn compiles_only_what_changed(tools: Tools) {
     tools.run(".", &format!("cp -r task1/. {folder}"));
     let program = copy.path().join("src/main.rs");
     let text = fs::read_to_string(&program).unwrap();
-    // New in each run, or the engine would have the image from the last.
+    // Unique, so that no layer is cached.
     let greeting = unique("greeting");
     fs::write(&program, text.replace("Hello, World!", &greeting)).unwrap();
 
     let log = tools.run(".", &format!("docker build -t hello-api:changed {folder}"));
     assert!(!log.contains("Compiling axum"), "{log}");
-    assert!(log.contains("Compiling task1-api"), "{log}");
+    assert!(log.contains("Compiling hello-api"), "{log}");
     let api = Container::run("hello-api:changed", &["--publish", "5252:5252"]);
     let answer = ok("http://localhost:5252/api/hello");
     assert_eq!(answer.body, greeting);
@@ -169,42 +434,23 @@ fn compiles_only_what_changed(tools: Tools) {
     docker(&["rmi", "hello-api:changed"]);
 }
 
-fn back_end(tools: Tools, task: &str) -> Container {
-    let image = format!("hello-api:{task}");
-    let build = format!("docker build -t {image} back-end");
-    tools.run(task, &build);
-    api_image(&image, API_SIZE);
-    let api = Container::run(&image, &["--publish", "5252:5252"]);
-    hello();
-    api
-}
-
-fn front_end(tools: Tools, task: &str) -> Container {
-    let image = format!("hello-front-end:{task}");
-    let build = format!("docker build -t {image} front-end");
-    tools.run(task, &build);
-    let front_end = Container::run(&image, &["--publish", "9000:9000"]);
-    let answer = ok("http://localhost:9000/");
-    assert_eq!(answer.header("content-type"), "text/html");
-    no_page("http://localhost:9000/no/such/page");
-    assert_eq!(
-        ok("http://localhost:9000/style.css").header("content-type"),
-        "text/css"
+fn serves_a_page(front_end: &Container) {
+    let page = ok(PAGE);
+    assert_eq!(page.header("content-type"), "text/html");
+    assert!(
+        page.body.contains("<h1>Hello from the front-end</h1>"),
+        "{page:?}"
     );
-    front_end
-}
-
-fn task2_front_end(tools: Tools) {
-    let front_end = front_end(tools, "task2");
-    let page = ok("http://localhost:9000/").body;
-    assert!(page.contains("<h1>Hello from the front-end</h1>"), "{page}");
+    no_page("http://localhost:9000/no/such/page");
+    let style = ok("http://localhost:9000/style.css");
+    assert_eq!(style.header("content-type"), "text/css");
     let list = docker(&["exec", &front_end.name, "ls", "/var/www/html"]);
     assert_eq!(list, "404.html\nicon.svg\nindex.html\nstyle.css");
 }
 
-fn task3_back_end(tools: Tools) {
-    let _api = back_end(tools, "task3");
-    let ask = |method| {
+fn cors() {
+    hello();
+    let send = |method| {
         let page = [
             ("origin", "http://localhost:9000"),
             ("access-control-request-method", "GET"),
@@ -212,14 +458,14 @@ fn task3_back_end(tools: Tools) {
         let url = "http://localhost:5252/api/hello";
         http::send(&http::client(), method, url, &page).unwrap()
     };
-    assert_eq!(ask("GET").header("access-control-allow-origin"), "*");
-    let preflight = ask("OPTIONS");
+    assert_eq!(send("GET").header("access-control-allow-origin"), "*");
+    let preflight = send("OPTIONS");
     assert_eq!(preflight.status, 200);
     assert_eq!(preflight.header("access-control-allow-origin"), "*");
     assert_eq!(preflight.header("access-control-allow-methods"), "GET");
 }
 
-/// That the page says hello, and nothing is wrong with it.
+/// Asserts that the page shows the greeting, without an error in the console.
 #[track_caller]
 fn greets(url: &str) {
     let page = Browser::open(url);
@@ -227,7 +473,7 @@ fn greets(url: &str) {
     assert_eq!(page.console(), [""; 0]);
 }
 
-/// That the page says that the API cannot be reached, and the browser why.
+/// Asserts that the page reports an unreachable API and that the console names the cause.
 #[track_caller]
 fn misses_the_api(url: &str) -> Browser {
     let page = Browser::open(url);
@@ -238,40 +484,50 @@ fn misses_the_api(url: &str) -> Browser {
     page
 }
 
-fn task3_page(tools: Tools) {
-    let api = back_end(tools, "task3");
-    let _front_end = front_end(tools, "task3");
-    let url = "http://localhost:9000/";
-    greets(url);
-
-    drop(api);
-    let page = misses_the_api(url);
+fn misses_its_api((api, _): &(Container, Container)) {
+    stop(&api.name);
+    let page = misses_the_api(PAGE);
     let help = "Start it, then reload this page: docker run --rm -p 5252:5252 hello-api:task3";
     page.shows("#help:not([hidden])", help);
-    let _api = back_end(tools, "task3");
-    page.go(url);
+    docker(&["start", &api.name]);
+    ok("http://localhost:5252/api/hello");
+    page.go(PAGE);
     page.shows(HEADING, GREETING);
     page.shows("#help[hidden]", help);
 }
 
-fn task4(tools: Tools) {
-    let project = Project::new(tools, "task4");
-    project.run("docker-compose build");
-    project.run("docker-compose up -d");
-    hello();
-    greets("http://localhost:9000/");
+/// Task 6, started in the foreground by its command.
+struct Task6 {
+    // Dropped before the project is taken down.
+    up: Mutex<Option<Attached>>,
+    project: Project,
 }
 
-fn task5(tools: Tools) {
-    let project = Project::new(tools, "task5");
+fn task6_up(tools: Tools) -> Task6 {
+    let command = fs::read_to_string(root().join("task6/2-api-servers.txt")).unwrap();
+    assert_eq!(command, "docker-compose up --scale api=2\n");
+    let project = Project::new(tools, "task6");
     project.run("docker-compose build");
-    project.run("docker-compose up -d");
-    assert_eq!(ok("http://localhost/api/hello").body, GREETING);
-    greets("http://localhost/");
-    no_page("http://localhost/no/such/page");
-    unreachable(5252);
-    unreachable(9000);
+    let up = project.spawn(command.trim_end());
+    ok_within(UP, "http://localhost/api/hello");
+    Task6 {
+        up: Mutex::new(Some(up)),
+        project,
+    }
+}
 
-    project.run("docker-compose stop api");
-    misses_the_api("http://localhost/");
+fn in_turn(task6: &Task6) {
+    // The proxy starts last, so it finds both at once.
+    let replicas = task6.project.host_names("api");
+    let expected = replicas.into_iter().map(|name| (name, 5)).collect();
+    assert_eq!(shares("http://localhost/api/hello", 10), expected);
+}
+
+fn says_who(_: &Task6) {
+    let answer = ok("http://localhost/api/whoami");
+    let whoami: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(whoami["replica"], answer.served_by());
+    let page = ok("http://localhost/api");
+    let heading = format!("<h1>Replica {}</h1>", page.served_by());
+    assert!(page.body.contains(&heading), "{}", page.body);
 }

@@ -1,8 +1,8 @@
-//! HTTPS: the certificate and its renewal, the protocols, and that no request is lost.
+//! HTTPS: certificates and renewal, protocols, no lost requests.
 
 use std::{process::Command, thread, time::Duration};
 
-use common::{
+use harness::{
     container::stop,
     http,
     load::{Load, Requests},
@@ -14,20 +14,21 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
+    on_site,
     site::{HOST, HTTPS, RENEWED, Site},
     with,
 };
 
-/// The slowest answer while something is changed on purpose.
+/// Slowest response during a planned change.
 const CHANGED: Duration = Duration::from_millis(500);
 
-/// Within this time of a change every replica gets its equal share again.
+/// Time after a change until every replica gets an equal share again.
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// What certbot's log says within this time of its start.
+/// Time until certbot's log has the outcome of its first try.
 const FIRST_TRY: Duration = Duration::from_secs(40);
 
-/// What testssl.sh finds, and a test cannot be without.
+/// Findings of testssl.sh that a test CA cannot avoid, with the reason.
 const FINDINGS: [(&str, &str); 3] = [
     (
         "cert_revocation",
@@ -40,27 +41,31 @@ const FINDINGS: [(&str, &str); 3] = [
     ),
 ];
 
-/// What holds with either compose.
+/// Claims for both generations of compose.
 pub fn settings(tools: Tools) -> Vec<Trial> {
     vec![
         with(tools, "https_names_a_missing_variable", missing),
         with(tools, "https_names_a_wrong_variable", wrong),
-        with(tools, "https_answers_within_a_minute_of_up", answers),
+        on_site(tools, "https_answers_within_a_minute_of_up", answers),
     ]
 }
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
     vec![
-        with(tools, "testssl_gives_an_a", testssl),
-        with(
+        on_site(tools, "slow: testssl_gives_an_a", testssl),
+        on_site(
             tools,
             "a_renewed_certificate_is_served_without_a_reload",
             renewal,
         ),
+        on_site(tools, "nothing_is_lost_over_https", nothing_lost),
         with(tools, "another_ca_takes_effect_at_once", another_ca),
-        with(tools, "a_ca_that_is_away_is_retried", away),
-        with(tools, "a_ca_that_refuses_is_retried_ever_later", refuses),
-        with(tools, "nothing_is_lost_over_https", nothing_lost),
+        with(tools, "slow: a_ca_that_is_away_is_retried", away),
+        with(
+            tools,
+            "slow: a_ca_that_refuses_is_retried_ever_later",
+            refuses,
+        ),
     ]
 }
 
@@ -78,7 +83,7 @@ fn missing(tools: Tools) {
         assert!(error.contains(missing), "{error}");
         assert!(error.contains(expected), "{error}");
         assert_eq!(project.containers("api").len(), 0, "nothing was started");
-        // What takes the project down needs the variables, too.
+        // docker-compose down needs the variables, too.
         drop(project.with(missing, "stack.test"));
     }
 }
@@ -109,12 +114,11 @@ fn wrong(tools: Tools) {
     }
 }
 
-fn answers(tools: Tools) {
-    let site = Site::up(tools, HTTPS);
+fn answers(site: &Site) {
     let certbot = site.project.container("certbot");
     let proxy = site.project.container("proxy");
 
-    // HTTP: the challenge, and a redirect for everything else.
+    // HTTP: the challenge is served, everything else is redirected.
     let put = "mkdir -p /challenges/.well-known/acme-challenge \
                && echo token > /challenges/.well-known/acme-challenge/test";
     docker(&["exec", &certbot, "sh", "-c", put]);
@@ -140,7 +144,7 @@ fn answers(tools: Tools) {
         format!("https://{HOST}/api/hello")
     );
 
-    // HTTPS: both versions of HTTP, the page, the API, and its errors.
+    // HTTPS: HTTP/1.1 and HTTP/2, page, API, errors.
     for (option, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
         let format = "'\\n%{http_version} %{http_code}'";
         let text = site.curl(&format!(
@@ -166,7 +170,7 @@ fn answers(tools: Tools) {
             );
         }
     }
-    // Compression, for the site's own pages alone.
+    // Compression for same-origin requests only.
     let compressed = |fetch: &str| {
         let headers =
             format!("--header 'accept-encoding: gzip' --header 'sec-fetch-site: {fetch}'");
@@ -178,7 +182,7 @@ fn answers(tools: Tools) {
     assert!(compressed("none") && compressed("same-origin"));
     assert!(!compressed("cross-site"), "BREACH");
 
-    // The key, and who may read it.
+    // Permissions of the key.
     let stat = format!(
         "stat -L -c '%a %u' /certificates/live/{HOST}/privkey.pem /certificates /certificates/archive"
     );
@@ -202,8 +206,7 @@ fn answers(tools: Tools) {
     }
 }
 
-fn testssl(tools: Tools) {
-    let site = Site::up(tools, HTTPS);
+fn testssl(site: &Site) {
     let network = format!("--network=container:{}", site.project.container("proxy"));
     let root = site.root().unwrap();
     let script = format!(
@@ -244,12 +247,11 @@ fn testssl(tools: Tools) {
     assert!(bad.is_empty(), "{bad:#?}");
 }
 
-fn renewal(tools: Tools) {
-    let site = Site::up(tools, HTTPS);
+fn renewal(site: &Site) {
     let client = site.client().unwrap();
     let before = site.handshake().unwrap();
     let proxy = site.project.container("proxy");
-    // Half of the clients make a handshake for each request.
+    // Half of the clients make a new handshake for each request.
     let kept = Load::start(443, site.requests());
     let handshakes = Load::start(
         443,
@@ -264,7 +266,7 @@ fn renewal(tools: Tools) {
         Ok(now) if now != before => Ok(()),
         other => Err(format!("{:?}", other.map(|_| "the same certificate"))),
     });
-    // Each worker looks for itself.
+    // Each worker has its own cache.
     for load in [&kept, &handshakes] {
         load.go_on(SETTLED);
     }
@@ -280,19 +282,19 @@ fn renewal(tools: Tools) {
 fn another_ca(tools: Tools) {
     let site = Site::up(tools, HTTPS);
     let before = site.handshake().unwrap();
-    // The same one under another name: what counts is that its address has changed.
+    // The same CA under another name: only the address matters.
     let site = site.with("ACME_SERVER", "https://other-pebble:14000/dir");
     site.project.run("docker-compose up -d");
     wait::until(RENEWED, || match site.handshake() {
         Ok(now) if now != before => Ok(()),
         other => Err(format!("{:?}", other.map(|_| "the same certificate"))),
     });
-    // And no second time for the same one.
+    // A restart does not renew again.
     site.project.run("docker-compose restart certbot");
     log_has(&site.project, "not yet due for renewal", FIRST_TRY);
 }
 
-/// Waits until certbot's log has a line with this.
+/// Waits until certbot's log contains `text`.
 #[track_caller]
 fn log_has(project: &Project, text: &str, limit: Duration) {
     wait::every(Duration::from_millis(500), limit, || {
@@ -304,21 +306,21 @@ fn log_has(project: &Project, text: &str, limit: Duration) {
     });
 }
 
-/// A CA that cannot be reached at the first start, and later, while a certificate is served.
+/// The CA is unreachable at the first start, and later while a certificate is served.
 fn away(tools: Tools) {
     let site = Site::new(tools, HTTPS);
     site.project.run("docker-compose build");
     site.project.run("docker-compose up -d --scale pebble=0");
     let line = "no certificate from https://pebble:14000/dir for stack.test: next try in 60 s";
     log_has(&site.project, line, FIRST_TRY);
-    // The proxy runs meanwhile, and tells who comes by HTTP.
+    // Meanwhile the proxy redirects HTTP.
     assert_eq!(http::get("http://localhost/").unwrap().status, 308);
 
-    // It comes, and the next try takes it.
+    // The CA comes up, and the next try succeeds.
     site.project.run("docker-compose up -d --no-recreate");
     site.wait_for_https(RENEWED);
 
-    // It goes: what is served stays.
+    // The CA goes down: the certificate is still served.
     let client = site.client().unwrap();
     let before = site.handshake().unwrap();
     site.project.run("docker-compose stop --timeout 1 pebble");
@@ -333,7 +335,7 @@ fn away(tools: Tools) {
     assert!(took.as_secs() < 5, "{took:?}");
 }
 
-/// A CA that refuses: it does not find the host name.
+/// The CA refuses, because the host name does not resolve.
 fn refuses(tools: Tools) {
     let site = Site::new(tools, HTTPS);
     let site = site.with("DOMAIN", "elsewhere.test");
@@ -345,7 +347,7 @@ fn refuses(tools: Tools) {
         FIRST_TRY,
     );
     log_has(&site.project, "Some challenges have failed", FIRST_TRY);
-    // A minute later, and then after twice as long.
+    // The pause doubles.
     log_has(
         &site.project,
         "for elsewhere.test: next try in 120 s",
@@ -354,7 +356,7 @@ fn refuses(tools: Tools) {
     assert_eq!(http::get("http://localhost/").unwrap().status, 308);
 }
 
-/// Clients over HTTPS while something happens, at whose end the replicas have equal shares.
+/// Asserts that no request over HTTPS is lost while something happens, and that shares are equal afterwards.
 #[track_caller]
 fn under_load(site: &Site, case: &str, happens: impl FnOnce()) {
     let load = Load::start(443, site.requests());
@@ -365,8 +367,7 @@ fn under_load(site: &Site, case: &str, happens: impl FnOnce()) {
     report.assert_equal_shares(&site.project.host_names("api"), settled);
 }
 
-fn nothing_lost(tools: Tools) {
-    let site = Site::up(tools, HTTPS);
+fn nothing_lost(site: &Site) {
     let project = &site.project;
     let proxy = project.container("proxy");
     let scale = |replicas: usize| {
@@ -375,17 +376,17 @@ fn nothing_lost(tools: Tools) {
         ));
     };
     for replicas in [5, 1, 3] {
-        under_load(&site, &format!("scaled to {replicas}"), || scale(replicas));
+        under_load(site, &format!("scaled to {replicas}"), || scale(replicas));
     }
-    under_load(&site, "one killed", || {
+    under_load(site, "one killed", || {
         let victim = project.containers("api").into_iter().next().expect("three");
         docker(&["kill", &victim]);
     });
     scale(2);
-    under_load(&site, "proxy reloaded", || {
+    under_load(site, "proxy reloaded", || {
         docker(&["exec", &proxy, "nginx", "-s", "reload"]);
     });
-    under_load(&site, "a new version", || {
+    under_load(site, "a new version", || {
         project.run(
             "printf 'FROM hello-api:task6\\nLABEL test=https\\n' | docker build -t hello-api:task6 -",
         );

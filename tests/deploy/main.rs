@@ -10,25 +10,15 @@ mod site;
 
 use std::process::ExitCode;
 
-use common::{
-    tools::{self, Tools},
-    trial,
-};
-use libtest_mimic::{Arguments, Trial};
+use harness::{shared, tools::Tools, trial};
+use libtest_mimic::Trial;
 
-/// The ports that the deployment publishes on this machine.
+use crate::site::{HTTPS, Site};
+
+/// Ports that a deployment publishes on this machine.
 const PORTS: [u16; 3] = [80, 443, 9090];
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // One after the other: they publish the same ports.
-    arguments.test_threads = Some(1);
-    if !arguments.list
-        && let Err(error) = tools::base_images()
-    {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
     let mut trials = vec![];
     for tools in Tools::ALL {
         trials.extend(https::settings(tools));
@@ -37,15 +27,29 @@ fn main() -> ExitCode {
     trials.extend(https::trials(Tools::Current));
     trials.extend(metrics::trials(Tools::Current));
     trials.extend(readme::trials(Tools::Current));
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trial::run(trials)
 }
 
-/// A test that needs `tools`, and the ports of the deployment.
+/// A case without a shared fixture.
 fn with(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
-    trial::on_ports(
-        format!("{tools}::{name}"),
-        &PORTS,
-        move || tools.missing(),
-        move || test(tools),
-    )
+    case(tools, name, move || {
+        shared::end();
+        trial::assert_free(&PORTS);
+        test(tools);
+    })
+}
+
+/// A case on a shared site.
+fn on_site(tools: Tools, name: &str, test: fn(&Site)) -> Trial {
+    case(tools, name, move || {
+        let start = || {
+            trial::assert_free(&PORTS);
+            Site::up(tools, HTTPS)
+        };
+        shared::with(&format!("site {tools}"), start, test);
+    })
+}
+
+fn case(tools: Tools, name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    trial::trial(format!("{name} [{tools}]"), move || tools.missing(), test)
 }

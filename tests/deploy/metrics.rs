@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use harness::{
     http,
     project::Project,
     tools::{Tools, docker, inspect, root},
@@ -21,19 +21,19 @@ use crate::{
     with,
 };
 
-/// Within this time Prometheus notices what comes and goes: a look at DNS, and a scrape.
+/// Time for Prometheus to notice a change: a DNS query and a scrape.
 const NOTICED: Duration = Duration::from_secs(20);
 
-/// Within this time an alert fires, or ends: what it waits for, and what Prometheus takes.
+/// Time for an alert to fire or resolve.
 const ALERTED: Duration = Duration::from_secs(90);
 
-/// For so long the replicas run before one is killed: what is usual is the median of the time before.
+/// Time to collect samples before a replica is killed: the alert compares with their median.
 const USUAL: Duration = Duration::from_secs(150);
 
 /// The compose files, for `COMPOSE_FILE`.
 const METRICS: &str = "docker-compose.yml:deploy/metrics.yml";
 
-/// What holds with either compose.
+/// Claims for both generations of compose.
 pub fn both_tools(tools: Tools) -> Vec<Trial> {
     vec![with(tools, "every_replica_is_scraped", scraped)]
 }
@@ -46,7 +46,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
     ]
 }
 
-/// What Prometheus's API answers.
+/// Queries Prometheus's API.
 fn api(path: &str) -> Result<Value, String> {
     let answer = http::get(&format!("http://127.0.0.1:9090/api/v1/{path}"));
     let answer = answer.map_err(|error| error.to_string())?;
@@ -65,7 +65,7 @@ pub fn query(expression: &str) -> Result<Vec<Value>, String> {
     Ok(data["result"].as_array().cloned().unwrap_or_default())
 }
 
-/// Waits until a query has so many results.
+/// Waits until a query has this number of results.
 #[track_caller]
 fn wait_for(expression: &str, results: usize, limit: Duration) {
     wait::every(Duration::from_millis(500), limit, || {
@@ -76,7 +76,7 @@ fn wait_for(expression: &str, results: usize, limit: Duration) {
     });
 }
 
-/// The addresses of the replicas that Prometheus asks.
+/// The addresses of the replicas that Prometheus scrapes.
 fn targets() -> Result<BTreeSet<String>, String> {
     let data = api("targets?state=active")?;
     let targets = data["activeTargets"].as_array().ok_or("no targets")?;
@@ -88,7 +88,7 @@ fn targets() -> Result<BTreeSet<String>, String> {
         .collect())
 }
 
-/// The addresses of the replicas that run.
+/// The addresses of the running replicas.
 fn replicas(project: &Project) -> BTreeSet<String> {
     let network = "{{range $name, $one := .NetworkSettings.Networks}}{{$one.IPAddress}}{{end}}";
     let ids = project.containers("api");
@@ -122,7 +122,7 @@ fn scraped(tools: Tools) {
         wait_for_targets(&project);
     }
 
-    // Requests, by what they were, and the proxy's own figures.
+    // Request counters, and the proxy's metrics.
     for _ in 0..10 {
         assert_eq!(http::get("http://localhost/api/hello").unwrap().status, 200);
     }
@@ -142,7 +142,7 @@ fn scraped(tools: Tools) {
         assert_eq!(count.unwrap().len(), 1, "{name}");
     }
 
-    // For this machine alone, and not through the proxy.
+    // Reachable from this machine only, and not through the proxy.
     let published = docker(&["port", &project.container("prometheus")]);
     assert_eq!(published, "9090/tcp -> 127.0.0.1:9090");
     for path in ["/metrics", "/api/metrics", "/status", "/nginx_status"] {
@@ -162,7 +162,7 @@ fn scraped(tools: Tools) {
         }
     }
 
-    // Rights and bounds.
+    // Users, capabilities and limits.
     let users = BTreeMap::from([
         ("prometheus", "65534:65534"),
         ("nginx-exporter", "1001:1001"),
@@ -195,7 +195,7 @@ fn rules(_: Tools) {
         "/project/tests/deploy/alerts.yml",
     ]);
     assert!(text.contains("SUCCESS"), "{text}");
-    // Every alert has a case in which it fires.
+    // Each alert fires in one of the test cases.
     let (rules, cases) = ["deploy/metrics/alerts.yml", "tests/deploy/alerts.yml"]
         .map(|file| fs::read_to_string(root().join(file)).unwrap())
         .into();
@@ -211,7 +211,7 @@ fn rules(_: Tools) {
     }
 }
 
-/// Waits until an alert fires, or does not.
+/// Waits until an alert fires, or until it does not.
 #[track_caller]
 fn wait_for_alert(name: &str, fires: bool) {
     let firing = format!(r#"ALERTS{{alertname="{name}",alertstate="firing"}}"#);
@@ -221,7 +221,7 @@ fn wait_for_alert(name: &str, fires: bool) {
 fn alerts(tools: Tools) {
     let project = Project::new(tools, ".").with("COMPOSE_FILE", METRICS);
     project.run("docker-compose up -d --build --scale api=3");
-    // Three are usual for longer than the alert waits.
+    // Collect more samples with three replicas than the alert waits for.
     let samples = r#"count_over_time(count(up{job="api"} == 1)[1h:10s]) >= 9"#;
     wait_for(samples, 1, USUAL);
     assert_eq!(
@@ -245,7 +245,7 @@ fn alerts(tools: Tools) {
 }
 
 fn certificate(tools: Tools) {
-    // For 90 days: no alert. Both files are used together here.
+    // Valid for 90 days: no alert. Uses HTTPS and metrics together.
     let site = Site::up(tools, HTTPS_AND_METRICS);
     wait_for(
         "probe_ssl_earliest_cert_expiry - time() > 89 * 86400",
@@ -254,7 +254,7 @@ fn certificate(tools: Tools) {
     );
     wait_for(r#"ALERTS{alertname="CertificateExpires"}"#, 0, NOTICED);
     drop(site);
-    // For ten days, which is less than 14.
+    // Valid for ten days, less than 14.
     let site = Site::new(tools, HTTPS_AND_METRICS);
     let site = site.with("PEBBLE_CONFIG", "ten-days.json");
     site.project.run("docker-compose up -d");

@@ -1,8 +1,8 @@
-//! The README of the deployment: its console blocks are run, and its links lead to something.
+//! deploy/README.md: its commands are run, and the queries in its links have results.
 
 use std::{fs, time::Duration};
 
-use common::{
+use harness::{
     reader::Reader,
     readme::Step,
     tools::{Tools, root},
@@ -17,7 +17,7 @@ use crate::{
     with,
 };
 
-/// Within this time there is something to see: rates are over two minutes, and need two scrapes.
+/// Time until queries have results: rates need two scrapes.
 const SHOWN: Duration = Duration::from_secs(60);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
@@ -27,7 +27,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
 fn run(tools: Tools) {
     let text = fs::read_to_string(root().join("deploy/README.md")).unwrap();
     let mut steps = Step::all(&text);
-    // Several machines have tests of their own.
+    // Commands for several machines are tested by `--test swarm`.
     steps.retain(|step| step.machine.is_empty());
     assert!(!steps.is_empty(), "deploy/README.md has no console block");
     let ca = Ca::build(tools);
@@ -41,7 +41,7 @@ fn run(tools: Tools) {
         "deploy/README.md has no link to Prometheus"
     );
     for mut step in steps {
-        // The CA of the tests, in the place of one on the internet.
+        // Use the CA of the tests.
         let file = "-f deploy/https.yml";
         step.line = step
             .line
@@ -50,7 +50,7 @@ fn run(tools: Tools) {
             .line
             .replace("https://example.com", "--insecure https://localhost");
         reader.follow(&step);
-        // Once Prometheus and the certificate are there.
+        // After Prometheus and the certificate are there.
         if step.line.contains("metrics.yml") {
             for (link, expression) in links.drain(..) {
                 wait::every(Duration::from_millis(500), SHOWN, || {
@@ -65,7 +65,7 @@ fn run(tools: Tools) {
     assert!(links.is_empty(), "no step starts Prometheus");
 }
 
-/// The links to graphs, each with its queries.
+/// Links to graphs, with their queries.
 fn links(text: &str) -> Vec<(String, String)> {
     let parts = text.split("(http://localhost:9090/query?").skip(1);
     let mut all = vec![];

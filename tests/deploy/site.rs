@@ -1,4 +1,4 @@
-//! The final stack with HTTPS, and the ACME CA that it gets its certificate from.
+//! A site: the final stack with HTTPS, and an ACME CA.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use harness::{
     load::Requests,
     project::Project,
     tools::{Tools, docker, output},
@@ -22,13 +22,13 @@ use rustls::{
 };
 use tempfile::TempDir;
 
-/// The host name of the site. The CA finds it in the engine's DNS.
+/// Host name of the site, which the CA resolves with the engine's DNS.
 pub const HOST: &str = "stack.test";
 
-/// Within this time of `up` HTTPS answers, on an empty volume.
+/// Time from `up` until HTTPS responds, with an empty volume.
 pub const FIRST_START: Duration = Duration::from_secs(60);
 
-/// Within this time a renewed certificate is served.
+/// Time until a renewed certificate is served.
 pub const RENEWED: Duration = Duration::from_secs(90);
 
 /// The compose files, for `COMPOSE_FILE`.
@@ -36,7 +36,7 @@ pub const HTTPS: &str = "docker-compose.yml:deploy/https.yml:tests/deploy/pebble
 pub const HTTPS_AND_METRICS: &str =
     "docker-compose.yml:deploy/https.yml:deploy/metrics.yml:tests/deploy/pebble.yml";
 
-/// The image of the CA, and its own certificate in a file, for those who use the CA.
+/// The CA's image, and a file with the certificate of its own server.
 pub struct Ca {
     folder: TempDir,
 }
@@ -60,14 +60,14 @@ impl Ca {
         ca
     }
 
-    /// The path of the certificate.
+    /// The path of the certificate file.
     pub fn certificate(&self) -> String {
         let path = self.folder.path().join("pebble.pem");
         path.display().to_string()
     }
 }
 
-/// The variables of a site, as `.env` would have them.
+/// The variables of a site, as in `.env`.
 pub fn settings(ca: &Ca) -> [(&'static str, String); 4] {
     [
         ("DOMAIN", HOST.to_owned()),
@@ -77,7 +77,7 @@ pub fn settings(ca: &Ca) -> [(&'static str, String); 4] {
     ]
 }
 
-/// The stack with HTTPS. Nothing is started yet.
+/// The stack with HTTPS. Starts nothing yet.
 pub struct Site {
     pub project: Project,
     _ca: Ca,
@@ -94,13 +94,13 @@ impl Site {
         Self { project, _ca: ca }
     }
 
-    /// With a variable set for every command from now on.
+    /// Sets a variable for every later command.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.project = self.project.with(name, value);
         self
     }
 
-    /// One that serves its first certificate.
+    /// Starts a site and waits for its first certificate.
     pub fn up(tools: Tools, files: &str) -> Self {
         let site = Self::new(tools, files);
         site.project.run("docker-compose build");
@@ -111,13 +111,13 @@ impl Site {
         site
     }
 
-    /// Waits until HTTPS answers with a certificate of the CA.
+    /// Waits until HTTPS responds with a certificate of the CA.
     #[track_caller]
     pub fn wait_for_https(&self, limit: Duration) {
         wait::until(limit, || self.handshake().map(drop));
     }
 
-    /// The root certificate of the CA. It makes another one when it starts.
+    /// The root certificate of the CA, which is new after each start.
     pub fn root(&self) -> Result<String, String> {
         let pebble = self.project.containers("pebble");
         let pebble = pebble.first().ok_or("no CA runs")?;
@@ -129,7 +129,7 @@ impl Site {
         output(Command::new(words[0]).args(&words[1..]))
     }
 
-    /// A client that trusts the CA.
+    /// A TLS configuration that trusts the CA.
     pub fn client(&self) -> Result<Arc<ClientConfig>, String> {
         let root = CertificateDer::from_pem_slice(self.root()?.as_bytes());
         let mut roots = RootCertStore::empty();
@@ -138,7 +138,7 @@ impl Site {
             .map_err(|error| error.to_string())?;
         let config = ClientConfig::builder().with_root_certificates(roots);
         let mut config = config.with_no_client_auth();
-        // A session that is resumed has the certificate of its first handshake.
+        // A resumed session shows the old certificate.
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
@@ -148,7 +148,7 @@ impl Site {
         self.handshake_as(self.client()?)
     }
 
-    /// The same with a client from before.
+    /// The certificate that is served to this client.
     pub fn handshake_as(&self, client: Arc<ClientConfig>) -> Result<Vec<u8>, String> {
         let try_to = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
             let host = ServerName::try_from(HOST)?;
@@ -157,7 +157,7 @@ impl Site {
             let mut stream = StreamOwned::new(ClientConnection::new(client, host)?, stream);
             stream.write_all(b"GET /api/hello HTTP/1.0\r\nhost: stack.test\r\n\r\n")?;
             let mut response = String::new();
-            // nginx closes without the alert that rustls expects, for HTTP says where it ends.
+            // nginx closes without a TLS close_notify, which rustls reports as an error.
             let _ = stream.read_to_string(&mut response);
             if !response.ends_with("Hello, World!") {
                 return Err(response.into());
@@ -168,7 +168,7 @@ impl Site {
         try_to().map_err(|error| error.to_string())
     }
 
-    /// 16 clients that get the greeting over HTTPS.
+    /// `GET /api/hello` over HTTPS by 16 clients.
     #[track_caller]
     pub fn requests(&self) -> Requests {
         let host = ServerName::try_from(HOST).unwrap();
@@ -178,7 +178,7 @@ impl Site {
         }
     }
 
-    /// What curl gets from the site, with these further arguments.
+    /// Runs curl against the site and returns its output.
     #[track_caller]
     pub fn curl(&self, arguments: &str) -> String {
         let root = tempfile::NamedTempFile::new().unwrap();

@@ -1,8 +1,8 @@
-//! What happens to the requests of clients at one machine while the swarm changes: nothing.
+//! No request is lost while the swarm is changed and while nodes die.
 
 use std::time::{Duration, Instant};
 
-use common::{load::Load, wait};
+use harness::{load::Load, wait};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::{
     swarm::{Machine, REPLICAS, Swarm},
 };
 
-/// The slowest answer while something is changed on purpose, and while a machine is lost.
+/// Slowest response during a planned change, and when a node is lost.
 const CHANGED: Duration = Duration::from_millis(500);
 const LOST: Duration = Duration::from_millis(2500);
 
@@ -23,10 +23,10 @@ const SETTLED: Duration = Duration::from_secs(4);
 /// and what the swarm takes to tell its nodes.
 const SCRAPED: Duration = Duration::from_secs(40);
 
-/// Six health checks of a proxy.
+/// Time of six health checks of a proxy.
 const FORGOTTEN: Duration = Duration::from_secs(70);
 
-/// How long the swarm may be without a leader.
+/// Time for a swarm to elect a leader.
 const NO_LEADER: Duration = Duration::from_secs(60);
 
 pub fn trials() -> Vec<Trial> {
@@ -50,7 +50,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Clients of `machine` while something happens, at whose end there are `replicas` in equal shares.
+/// Asserts that clients of `machine` lose nothing while something happens, and that shares are equal afterwards.
 #[track_caller]
 fn under_load(
     swarm: &Swarm,
@@ -80,7 +80,7 @@ fn hardened(swarm: &Swarm) {
             "docker inspect $(docker ps --quiet --filter label=com.docker.stack.namespace=hello)",
         );
         let containers: Vec<Value> = serde_json::from_str(&containers).unwrap();
-        // Two replicas, a proxy, and on two of three machines a front-end.
+        // Two replicas, a proxy, and on two of three nodes a front-end.
         assert!(
             containers.len() >= 3,
             "{} on {}",
@@ -120,7 +120,7 @@ fn no_registry(swarm: &Swarm) {
     assert!(error.contains(expected), "{error}");
 }
 
-/// Prometheus, which the README has started, asks every replica on every node.
+/// Prometheus, started by the README, scrapes every replica on every node.
 fn scraped(swarm: &Swarm) {
     let [one, ..] = swarm.machines() else {
         panic!("no machine")
@@ -140,7 +140,7 @@ fn scraped(swarm: &Swarm) {
     }
 }
 
-/// Without a front-end there are no pages, but a swarm that replaced the proxies would end the API, too.
+/// Without a front-end there are no pages, but the proxies must stay for the API.
 fn no_front_end(swarm: &Swarm) {
     let [one, ..] = swarm.machines() else {
         panic!("no machine")
@@ -200,7 +200,7 @@ fn updated(swarm: &Swarm) {
     });
 }
 
-/// A version that is not to stay, made by one more line in its Dockerfile.
+/// Asserts that a broken version, with one more line in its Dockerfile, is rolled back.
 #[track_caller]
 fn rolled_back(swarm: &Swarm, case: &str, line: &str) {
     let [one, ..] = swarm.machines() else {
@@ -250,7 +250,7 @@ fn drained(swarm: &Swarm) {
     ));
 }
 
-/// A machine that was killed, and starts again.
+/// Restarts a killed node and asserts that shares are equal again.
 #[track_caller]
 fn returns(swarm: &Swarm, victim: &Machine, machine: &Machine) {
     under_load(swarm, "it comes back", machine, Duration::MAX, || {
@@ -273,7 +273,7 @@ fn killed(swarm: &Swarm) {
 
 fn leader_killed(swarm: &Swarm) {
     let (leader, [machine, other]) = swarm.roles();
-    // As many as two machines may have.
+    // The maximum for two nodes.
     let replicas = 8;
     under_load(swarm, "the leader killed", machine, LOST, || {
         swarm.kill(leader);

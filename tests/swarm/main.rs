@@ -12,47 +12,33 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use common::{
-    container,
-    tools::{self, Tools},
-    trial,
-};
-use libtest_mimic::{Arguments, Trial};
+use harness::{container, tools::Tools, trial};
+use libtest_mimic::Trial;
 
 use crate::swarm::Swarm;
 
-/// The swarm of all cases, made for the first of them.
+/// The swarm that all cases share.
 static SWARM: Mutex<Option<Swarm>> = Mutex::new(None);
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // One after the other: they share the swarm.
-    arguments.test_threads = Some(1);
-    if !arguments.list
-        && let Err(error) = tools::base_images()
-    {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
-    let code = libtest_mimic::run(&arguments, cases::trials()).exit_code();
+    let code = trial::run(cases::trials());
     let swarm = SWARM.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(swarm);
     code
 }
 
-/// A test on the swarm, which begins with putting it in order.
+/// A case on the swarm, which is first restored.
 fn on_the_swarm(name: &str, test: fn(&Swarm)) -> Trial {
     trial::trial(name.to_owned(), missing, move || {
-        // One test that fails takes no other with it.
+        // A failed case does not affect the others.
         let mut swarm = SWARM.lock().unwrap_or_else(PoisonError::into_inner);
         let swarm = swarm.get_or_insert_with(Swarm::from_readme);
         swarm.put_in_order();
         test(swarm);
-        Ok(())
     })
 }
 
-/// Why there can be no swarm here, if so.
+/// What is missing to run a swarm here, if anything.
 fn missing() -> Option<&'static str> {
     // The load is made inside the network of a machine. That of this one can be entered by those who
     // have the right to enter any.

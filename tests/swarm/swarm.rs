@@ -1,5 +1,4 @@
-//! Three machines with an engine, and a registry: containers of this machine's engine, where the
-//! images are built.
+//! A swarm of three nodes and a registry, in containers of this machine's engine, which builds the images.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,32 +8,32 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use harness::{
     container::{Container, ENGINE_OPTIONS, Network},
     readme::Step,
     tools::{Tools, docker, output, root, unique},
     wait,
 };
 
-/// Replicas of the API as the stack has them.
+/// Replicas of the API in swarm.yml.
 pub const REPLICAS: usize = 6;
 
-/// The version of the images that the README ends with.
+/// Version of the images after the README.
 const VERSION: &str = "1";
 
-/// The registry, as the machines know it, and as this one does.
+/// Address of the registry on the nodes.
 const REGISTRY: &str = "registry:5000";
 
-/// How long the swarm may take to do something.
+/// Time for the swarm to reach a state.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks at the swarm, each of which costs some processes.
+/// Time between two checks, each of which starts processes.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// A machine of the swarm.
+/// A node of the swarm.
 pub struct Machine {
     pub name: &'static str,
-    /// Its own for as long as it lives, as that of a machine in a swarm must be.
+    /// Fixed, as required for a node of a swarm.
     address: String,
     container: Container,
 }
@@ -51,13 +50,13 @@ impl Machine {
             "--ip",
             &address,
             "--volume=/var/lib/docker",
-            // Empty after a start, as that of a machine is.
+            // Empty after a restart, as on a real machine.
             "--tmpfs=/run",
         ];
-        // Control groups are this machine's: under a name by which they are found in the end.
+        // The cgroups are those of this machine, under a name by which Drop finds them.
         let command = [
             "dockerd",
-            // A registry without TLS has to be named.
+            // Required for a registry without TLS.
             "--insecure-registry",
             REGISTRY,
             "--cgroup-parent",
@@ -82,12 +81,12 @@ impl Machine {
         wait::every(INTERVAL, PATIENCE, || self.run("docker version").map(drop));
     }
 
-    /// The container that is this machine.
+    /// The name of its container.
     pub fn container(&self) -> &str {
         &self.container.name
     }
 
-    /// Runs a command line on it.
+    /// Runs a command line on the node.
     ///
     /// # Errors
     ///
@@ -98,7 +97,7 @@ impl Machine {
         text.map_err(|error| format!("{}$ {line}\n{error}", self.name))
     }
 
-    /// The same, as a user reads it.
+    /// Runs a command line on the node and returns its output.
     ///
     /// # Panics
     ///
@@ -108,7 +107,7 @@ impl Machine {
         self.run(line).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The replicas of the API on it that are healthy, by their names, with their images.
+    /// Healthy API replicas on this node: container name to image.
     fn replicas(&self) -> Result<BTreeMap<String, String>, String> {
         let text = self.run(
             "docker ps --filter label=com.docker.swarm.service.name=hello_api \
@@ -121,10 +120,10 @@ impl Machine {
     }
 }
 
-/// The image that the nodes would pull from the internet.
+/// Image that the nodes would pull from the internet.
 const PROMETHEUS: &str = "prom/prometheus:v3.5.3";
 
-/// The image of a machine, and of the registry.
+/// Image of the nodes and of the registry.
 const MACHINE: &str = "acceptance-machine";
 
 pub struct Swarm {
@@ -136,7 +135,7 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// Three fresh machines, and all that the README says about several of them.
+    /// Starts three nodes and runs the commands of the README for several machines.
     pub fn from_readme() -> Self {
         Tools::Current.run(
             "tests/swarm",
@@ -172,7 +171,7 @@ impl Swarm {
                 &format!("{}:/root/", machine.container()),
             ]);
         }
-        // From no registry that the nodes reach: the registry of the README is for what it builds.
+        // Load it from this engine, because the nodes reach only the registry of the README.
         for machine in &swarm.machines {
             let pipe = format!(
                 "docker save {PROMETHEUS} | docker exec --interactive {} docker load",
@@ -193,7 +192,7 @@ impl Swarm {
             !steps.is_empty(),
             "deploy/README.md has no block for several machines"
         );
-        // What is typed on a machine stays there: variables, and what was shown last.
+        // Exported variables stay on their machine.
         let mut exports: BTreeMap<String, String> = BTreeMap::new();
         let mut token = String::new();
         for step in &steps {
@@ -206,7 +205,7 @@ impl Swarm {
                 "{exports}{}",
                 step.line.replace("SWMTKN-1-[..]", token.trim())
             );
-            // What was started just before may not answer yet.
+            // A service that was just started may not respond yet.
             let asks = ["curl ", "docker exec "]
                 .iter()
                 .any(|asks| step.line.starts_with(asks));
@@ -221,7 +220,7 @@ impl Swarm {
         }
     }
 
-    /// Runs a command line on a machine by its name, `builder` being this one.
+    /// Runs a command line on a machine by name. `builder` is this machine.
     fn type_on(&self, machine: &str, line: &str) -> Result<String, String> {
         if machine == "builder" {
             let line = line.replace(REGISTRY, &self.local_registry());
@@ -233,7 +232,7 @@ impl Swarm {
         named.run(line)
     }
 
-    /// The registry's address on this machine, where it needs no TLS.
+    /// Address of the registry on this machine, where it needs no TLS.
     fn local_registry(&self) -> String {
         let published = docker(&["port", &self.registry.name, "5000/tcp"]);
         let port = published.rsplit(':').next().expect("a port");
@@ -244,7 +243,7 @@ impl Swarm {
         &self.machines
     }
 
-    /// The leader, and the two others.
+    /// The leader and the two other nodes.
     pub fn roles(&self) -> (&Machine, [&Machine; 2]) {
         let (leader, others): (Vec<_>, Vec<_>) = self.machines.iter().partition(|machine| {
             let status = "docker node inspect self --format '{{.ManagerStatus.Leader}}'";
@@ -256,7 +255,7 @@ impl Swarm {
         }
     }
 
-    /// The replicas that are healthy, on the machines that answer, each with its machine.
+    /// Healthy replicas on reachable nodes: container name to node.
     pub fn replicas(&self) -> BTreeMap<String, &'static str> {
         let mut all = BTreeMap::new();
         for machine in &self.machines {
@@ -270,7 +269,7 @@ impl Swarm {
         self.replicas().into_keys().collect()
     }
 
-    /// Waits until so many replicas are healthy on these machines.
+    /// Waits for this number of healthy replicas on these nodes.
     #[track_caller]
     pub fn wait_for_replicas(&self, count: usize, machines: &[&Machine]) {
         wait::every(INTERVAL, PATIENCE, || {
@@ -283,7 +282,7 @@ impl Swarm {
         });
     }
 
-    /// Waits until all three machines are what they were in the beginning.
+    /// Waits until all nodes are ready and active.
     #[track_caller]
     pub fn wait_for_machines(&self) {
         wait::every(INTERVAL, PATIENCE, || {
@@ -298,7 +297,7 @@ impl Swarm {
         });
     }
 
-    /// The stack as it was deployed, each machine with its share of the replicas.
+    /// Restores the deployed version, with equally many replicas on each node.
     #[track_caller]
     pub fn put_in_order(&self) {
         self.wait_for_machines();
@@ -311,7 +310,7 @@ impl Swarm {
             there.count() == share
         };
         if !self.machines.iter().all(has_share) {
-            // A swarm moves nothing by itself to a machine that comes back, but starts new ones there.
+            // A swarm does not move replicas back to a node, but places new ones there.
             let least = self.machines.len();
             self.machines[0].must(&format!("docker service scale hello_api={least}"));
             self.deploy(VERSION);
@@ -324,8 +323,7 @@ impl Swarm {
         }
     }
 
-    /// A new version of the images, in the registry: of the API with one more line in its
-    /// Dockerfile.
+    /// Pushes a new version of the images. That of the API has one more line in its Dockerfile.
     #[track_caller]
     pub fn push_version(&self, line: &str) -> String {
         let version = self.versions.fetch_add(1, Ordering::Relaxed).to_string();
@@ -347,7 +345,7 @@ impl Swarm {
         version
     }
 
-    /// Deploys a version, and does not wait for it.
+    /// Deploys a version without waiting for it.
     #[track_caller]
     pub fn deploy(&self, version: &str) {
         self.machines[0].must(&format!(
@@ -356,7 +354,7 @@ impl Swarm {
         ));
     }
 
-    /// Waits until all replicas that are healthy are of this version.
+    /// Waits until all healthy replicas have this version.
     #[track_caller]
     pub fn wait_for_version(&self, version: &str) {
         let image = format!("{REGISTRY}/hello-api:{version}");
@@ -365,7 +363,7 @@ impl Swarm {
             for machine in &self.machines {
                 images.extend(machine.replicas()?.into_values());
             }
-            // By its digest when that version's tag has moved on.
+            // With a digest if the tag has moved.
             let is_version = |found: &String| found.split('@').next() == Some(&image);
             match images.len() == REPLICAS && images.iter().all(is_version) {
                 true => Ok(()),
@@ -374,7 +372,7 @@ impl Swarm {
         });
     }
 
-    /// Waits until an update of the API has come to an end, which is this, and the version is this.
+    /// Waits until an update of the API ends in this state and version.
     #[track_caller]
     pub fn wait_for_update(&self, end: &str, version: &str) {
         let expected = format!("{end} {REGISTRY}/hello-api:{version}@");
@@ -391,19 +389,19 @@ impl Swarm {
         self.wait_for_version(version);
     }
 
-    /// Ends a machine at once, with all that runs on it.
+    /// Kills a node with everything on it.
     pub fn kill(&self, machine: &Machine) {
         docker(&["kill", machine.container()]);
     }
 
-    /// Starts a machine again, and waits until it is part of the swarm.
+    /// Restarts a node and waits until it has rejoined the swarm.
     pub fn start(&self, machine: &Machine) {
         docker(&["start", machine.container()]);
         machine.wait_for_engine();
         self.wait_for_machines();
     }
 
-    /// Takes a machine from the network of the others.
+    /// Disconnects a node from the network.
     pub fn cut_off(&self, machine: &Machine) {
         docker(&[
             "network",
@@ -413,7 +411,7 @@ impl Swarm {
         ]);
     }
 
-    /// Brings it back there, and waits until it is part of the swarm.
+    /// Reconnects a node and waits until it has rejoined the swarm.
     pub fn connect(&self, machine: &Machine) {
         docker(&[
             "network",
@@ -443,7 +441,7 @@ impl Drop for Swarm {
                 eprintln!("{error}");
             }
         }
-        // The images under the registry's name, which is gone.
+        // Untag the images of the registry, which is gone.
         let reference = format!("reference={}/*", self.local_registry());
         let images = docker(&[
             "images",

@@ -1,4 +1,4 @@
-//! The API with handlers that it lacks: slow, silent and blocked ones.
+//! The API with additional handlers: slow, silent and blocked ones.
 
 use std::{
     collections::BTreeMap, convert::Infallible, future, process::ExitCode, thread, time::Duration,
@@ -52,15 +52,15 @@ fn routes(replica: Replica) -> Router {
         .route("/api/headers", get(headers))
 }
 
-/// Answers after this time.
+/// Responds after this time.
 async fn slow(Path(milliseconds): Path<u64>) -> &'static str {
-    // Logged with the URI, by which tests count how often a request is carried out.
+    // Tests count these lines, which have the URI of the request.
     info!("carried out");
     sleep(Duration::from_millis(milliseconds)).await;
     "slow"
 }
 
-/// The headers of the request, with the values of each.
+/// The headers of the request.
 async fn headers(headers: HeaderMap) -> Json<BTreeMap<String, Vec<String>>> {
     let mut all = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in &headers {
@@ -70,13 +70,13 @@ async fn headers(headers: HeaderMap) -> Json<BTreeMap<String, Vec<String>>> {
     Json(all)
 }
 
-/// Never answers.
+/// Never responds.
 async fn never() {
     info!("carried out");
     future::pending().await
 }
 
-/// Server-sent events: three, with this much silence between them.
+/// Three server-sent events with silence between them.
 async fn events(Path(milliseconds): Path<u64>) -> impl IntoResponse {
     let silence = Duration::from_millis(milliseconds);
     Sse::new(stream::unfold(0, move |sent| async move {

@@ -1,4 +1,4 @@
-//! A container or a network, removed when the test ends, also when it fails.
+//! Containers and networks that are removed when dropped.
 
 use std::{fs::File, io, os::fd::AsFd, process::Command, time::Duration};
 
@@ -10,8 +10,8 @@ use crate::{
     wait,
 };
 
-/// The options of `docker run` for a container that runs an engine: what it needs without
-/// `--privileged`, which not every engine can give.
+/// Options of `docker run` for a container that runs an engine, without `--privileged`, which not every engine
+/// supports.
 pub const ENGINE_OPTIONS: [&str; 7] = [
     "--cap-add=ALL",
     "--cap-drop=SYS_RESOURCE",
@@ -22,19 +22,19 @@ pub const ENGINE_OPTIONS: [&str; 7] = [
     "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
 ];
 
-/// A container of this test run.
+/// A container of this run, removed when dropped.
 pub struct Container {
     pub name: String,
 }
 
 impl Container {
-    /// Starts `image` with these further options of `docker run`.
+    /// Starts `image` with further options of `docker run`.
     #[track_caller]
     pub fn run(image: &str, options: &[&str]) -> Self {
         Self::run_command(&image.replace(':', "-"), image, options, &[])
     }
 
-    /// The same with another command, under a name for this purpose.
+    /// Starts `image` with another command, under a name for this purpose.
     #[track_caller]
     pub fn run_command(purpose: &str, image: &str, options: &[&str], command: &[&str]) -> Self {
         let name = unique(purpose);
@@ -48,7 +48,7 @@ impl Container {
         docker(&["logs", &self.name])
     }
 
-    /// Sends a signal, and returns the exit code that follows.
+    /// Sends a signal and returns the exit code.
     #[track_caller]
     pub fn signal(&self, signal: &str) -> String {
         docker(&["kill", "--signal", signal, &self.name]);
@@ -61,8 +61,7 @@ impl Container {
     }
 }
 
-/// Stops a container as `docker stop` does, and returns its exit code and how long its program took
-/// to end, by the engine's clock.
+/// Runs `docker stop`. Returns the exit code and how long the program took to exit, by the engine's clock.
 #[track_caller]
 pub fn stop(name: &str) -> (String, SignedDuration) {
     let asked = Timestamp::now();
@@ -72,11 +71,11 @@ pub fn stop(name: &str) -> (String, SignedDuration) {
     (code, finished.duration_since(asked))
 }
 
-/// The network of a container that runs, which this machine has as a file.
+/// The network namespace of a running container, as a file of this machine.
 ///
 /// # Panics
 ///
-/// Without the right to it, which root has.
+/// Without the right to it: root has it.
 #[track_caller]
 pub fn network_of(container: &str) -> File {
     let pid = inspect(container, "{{.State.Pid}}");
@@ -84,17 +83,17 @@ pub fn network_of(container: &str) -> File {
     File::open(&path).unwrap_or_else(|error| panic!("{path} of {container}: {error}"))
 }
 
-/// Moves this thread, and those it starts from now on, into a network.
+/// Moves this thread, and threads that it starts later, into a network namespace.
 ///
 /// # Errors
 ///
-/// Without the right to do so, which root has.
+/// Without the right to it: root has it.
 pub fn enter(network: &File) -> io::Result<()> {
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
     Ok(())
 }
 
-/// A network of this test run.
+/// A network of this run, removed when dropped.
 pub struct Network {
     pub name: String,
 }
@@ -107,12 +106,12 @@ impl Network {
         Self { name }
     }
 
-    /// Makes one whose addresses begin with the prefix that is returned, such as `198.18.0.`, and
-    /// so can be given out with `--ip`.
+    /// Creates a network whose addresses can be assigned with `--ip`. Also returns their prefix, such as
+    /// `198.18.0.`.
     ///
     /// # Panics
     ///
-    /// When the engine refuses, or each of the subnets that were tried belongs to another network.
+    /// When the engine refuses, or all subnets are in use.
     #[track_caller]
     pub fn with_prefix(purpose: &str) -> (Self, String) {
         let name = unique(purpose);

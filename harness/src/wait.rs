@@ -6,20 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two looks at a condition.
+/// Time between two checks.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks `condition` until it is met, and returns what it gives.
+/// Checks `condition` until it is met and returns its value.
 ///
 /// # Panics
 ///
-/// When it is not met within `limit`, with what it said last.
+/// When it is not met within `limit`, with its last error.
 #[track_caller]
 pub fn until<T, E: Display>(limit: Duration, condition: impl FnMut() -> Result<T, E>) -> T {
     every(INTERVAL, limit, condition)
 }
 
-/// The same with another time between two looks, for those that cost more.
+/// Checks `condition` at another interval, for expensive checks.
 #[track_caller]
 pub fn every<T, E: Display>(
     interval: Duration,

@@ -1,4 +1,4 @@
-//! HTTP as a client of the published ports.
+//! HTTP requests to published ports.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use ureq::{
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// As text, with a replacement for what is none.
+    /// As text; invalid UTF-8 is replaced.
     pub body: String,
 }
 
 impl Answer {
-    /// The value of a header, empty when there is none.
+    /// The value of a header, empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().unwrap_or(""))
     }
 
-    /// The replica of the API that made this response.
+    /// The replica that sent this response.
     #[track_caller]
     pub fn served_by(&self) -> String {
         let replica = self.header("x-served-by").to_owned();
@@ -32,12 +32,12 @@ impl Answer {
     }
 }
 
-/// A client that keeps its connections and follows no redirect.
+/// A client with keep-alive connections, a timeout of 10 s, and no redirects.
 pub fn client() -> Agent {
     patient_client(Duration::from_secs(10))
 }
 
-/// The same, that waits for as long as this.
+/// A client with another timeout.
 pub fn patient_client(patience: Duration) -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
@@ -47,7 +47,7 @@ pub fn patient_client(patience: Duration) -> Agent {
         .into()
 }
 
-/// Sends a request with these headers and no body.
+/// Sends a request without a body.
 pub fn send(
     client: &Agent,
     method: &str,
@@ -57,7 +57,7 @@ pub fn send(
     send_body(client, method, url, headers, ())
 }
 
-/// Sends a request with these headers and this body.
+/// Sends a request with a body.
 pub fn send_body(
     client: &Agent,
     method: &str,
@@ -77,7 +77,7 @@ pub fn send_body(
     })
 }
 
-/// Asks once, on a connection of its own.
+/// Sends a `GET` over a new connection.
 pub fn get(url: &str) -> Result<Answer, ureq::Error> {
     send(&client(), "GET", url, &[])
 }

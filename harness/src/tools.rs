@@ -1,4 +1,4 @@
-//! The programs a user types, in their two generations.
+//! The command-line tools of Docker, in their two generations.
 
 use std::{
     fmt,
@@ -6,17 +6,16 @@ use std::{
     process::{self, Command, Output, Stdio},
 };
 
-/// A builder and a compose that go together.
+/// A builder, and the compose that goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tools {
-    /// `docker-compose` 1 and the engine's own builder: what Debian and Ubuntu package.
+    /// `docker-compose` 1 and the legacy builder, as in the packages of Debian and Ubuntu.
     Legacy,
     /// `docker compose` 2 and BuildKit.
     Current,
 }
 
-/// The settings of the stack with their defaults, which come before those of a `.env` that this machine
-/// may have.
+/// Settings of the stack with their defaults. Set for every command, they override a `.env` on this machine.
 pub const SETTINGS: [(&str, &str); 10] = [
     (
         "ACME_SERVER",
@@ -36,7 +35,7 @@ pub const SETTINGS: [(&str, &str); 10] = [
 impl Tools {
     pub const ALL: [Self; 2] = [Self::Legacy, Self::Current];
 
-    /// Why these tools cannot be used here, if they cannot.
+    /// What is missing to use these tools, if anything.
     pub fn missing(self) -> Option<&'static str> {
         let works = |line| output(Command::new("sh").args(["-c", line])).is_ok();
         match self {
@@ -48,7 +47,7 @@ impl Tools {
         }
     }
 
-    /// A command line as a user types it in `folder`. `docker-compose` stands for either compose.
+    /// A command line in `folder`. `docker-compose` is replaced by the compose of these tools.
     pub fn command(self, folder: &Path, line: &str) -> Command {
         let mut command = Command::new("sh");
         let (line, buildkit) = match self {
@@ -66,7 +65,7 @@ impl Tools {
         command
     }
 
-    /// Runs a command line in `folder` and returns what it wrote.
+    /// Runs a command line in `folder` and returns its output.
     ///
     /// # Panics
     ///
@@ -83,18 +82,17 @@ impl Tools {
 impl fmt::Display for Tools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Legacy => "legacy",
-            Self::Current => "current",
+            Self::Legacy => "docker-compose 1",
+            Self::Current => "docker compose 2",
         })
     }
 }
 
-/// Puts the base images on the engine when there is one: pulled, or made where no registry can be
-/// reached.
+/// Runs `.ci/base-images` if there is an engine: pulls missing base images, or builds stand-ins.
 ///
 /// # Errors
 ///
-/// When an image can be neither pulled nor made.
+/// When an image can be neither pulled nor built.
 pub fn base_images() -> Result<(), String> {
     if output(Command::new("docker").arg("version")).is_err() {
         return Ok(());
@@ -108,7 +106,7 @@ pub fn base_images() -> Result<(), String> {
     }
 }
 
-/// A command line that runs `line` with a terminal, which `-it` wants.
+/// A command line that runs `line` on a terminal, for `-it`.
 pub fn in_terminal(line: &str) -> String {
     format!("script --quiet --return --command '{line}' /dev/null")
 }
@@ -119,7 +117,11 @@ pub fn root() -> PathBuf {
     tests.parent().expect("tests is in the project").to_owned()
 }
 
-/// Runs `command` and returns what it wrote on both streams, as an error when it failed.
+/// Runs `command` and returns its output and error output.
+///
+/// # Errors
+///
+/// When it fails, with its exit status and output.
 pub fn output(command: &mut Command) -> Result<String, String> {
     // An input that stays open, as that of a terminal does: its end would be passed on as a key.
     let mut spawn = || {
@@ -145,7 +147,7 @@ pub fn output(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// Runs `docker` and returns what it wrote, without the last newline.
+/// Runs `docker` and returns its output without the last newline.
 ///
 /// # Panics
 ///
@@ -158,13 +160,13 @@ pub fn docker(arguments: &[&str]) -> String {
     }
 }
 
-/// What `docker inspect` says of a container or an image, by a Go template.
+/// The output of `docker inspect` with a Go template.
 #[track_caller]
 pub fn inspect(name: &str, template: &str) -> String {
     docker(&["inspect", "--format", template, name])
 }
 
-/// A name no other container or project has: of this run, and for `purpose`.
+/// A name for `purpose` that no other run uses.
 pub fn unique(purpose: &str) -> String {
-    format!("acceptance-{}-{purpose}", process::id())
+    format!("harness-{}-{purpose}", process::id())
 }

@@ -1,4 +1,4 @@
-//! A reader of a README, who types what it shows.
+//! Runs the commands of a README and compares their output.
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
@@ -10,19 +10,19 @@ use crate::{
     wait,
 };
 
-/// How long a `curl` is retried: what was started just before it may not listen yet.
+/// How long a `curl` is retried: a service that was just started may not listen yet.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Types commands in a folder, and compares what they print with what the README shows. What they have
-/// started is taken down when this is dropped.
+/// Runs commands in a folder and compares their output with the README. Whatever they start is removed when this
+/// is dropped.
 pub struct Reader {
     tools: Tools,
     folder: PathBuf,
     project: String,
     environment: Vec<(&'static str, String)>,
-    /// Where curl looks for its configuration.
+    /// The folder of `.curlrc`.
     curl_home: TempDir,
-    /// The containers started by name, which are to be removed in the end.
+    /// Containers to remove in the end.
     containers: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl Reader {
         }
     }
 
-    /// With a variable set for every command.
+    /// Sets a variable for every command.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.environment.push((name, value.to_string()));
         self
@@ -62,11 +62,11 @@ impl Reader {
         command
     }
 
-    /// Types one command.
+    /// Runs one command.
     ///
     /// # Panics
     ///
-    /// When it fails, or prints something else.
+    /// When it fails, or its output differs.
     #[track_caller]
     pub fn follow(&mut self, step: &Step) {
         let patience = match step.line.starts_with("curl ") {

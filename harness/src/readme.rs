@@ -1,12 +1,11 @@
-//! The console blocks of a README: commands, and what comes of them.
+//! The console blocks of a README: commands and their output.
 
 use snapbox::{Assert, IntoData, assert::Action};
 
-/// A command of a console block, and what is shown below it.
+/// A command of a console block, and the output below it.
 #[derive(Debug)]
 pub struct Step {
-    /// The machine it is typed on, as its prompt (`machine$ `) names it; empty where there is one
-    /// machine only.
+    /// The machine in the prompt (`machine$ `); empty if there is only one.
     pub machine: String,
     pub line: String,
     /// The number of its console block.
@@ -15,7 +14,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// The steps of all console blocks, in their order.
+    /// The steps of all console blocks, in order.
     pub fn all(readme: &str) -> Vec<Self> {
         let mut steps: Vec<Self> = vec![];
         let mut in_block = false;
@@ -41,8 +40,7 @@ impl Step {
         steps
     }
 
-    /// Compares what came with what is shown, where `...` stands for any lines and `[..]` for any
-    /// text.
+    /// Compares actual output with the README, where `...` stands for any lines and `[..]` for any text.
     ///
     /// # Errors
     ///
@@ -57,7 +55,7 @@ impl Step {
     }
 }
 
-/// The machine and the command of a line that begins with a prompt.
+/// Splits a line with a prompt into machine and command.
 fn prompt(line: &str) -> Option<(&str, &str)> {
     let (machine, command) = line.split_once("$ ")?;
     let is_name = machine.chars().all(|c| c.is_ascii_alphanumeric());

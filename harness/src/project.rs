@@ -1,4 +1,4 @@
-//! One compose project, taken down when the test ends, also when it fails.
+//! Compose projects that are taken down when dropped.
 
 use std::{
     collections::BTreeSet,
@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -15,7 +16,10 @@ use crate::{
     wait,
 };
 
-/// A compose file, running under a project name of this test run.
+/// The number of the next project of this run.
+static NUMBER: AtomicUsize = AtomicUsize::new(1);
+
+/// A compose project with its own name, taken down when dropped.
 pub struct Project {
     tools: Tools,
     folder: &'static str,
@@ -24,23 +28,26 @@ pub struct Project {
 }
 
 impl Project {
-    /// The compose file in `folder`. Nothing is started yet.
+    /// The project in `folder`. Starts nothing yet.
     pub fn new(tools: Tools, folder: &'static str) -> Self {
         Self {
             tools,
             folder,
-            name: unique(if folder == "." { "final" } else { folder }),
+            name: unique(&format!(
+                "project-{}",
+                NUMBER.fetch_add(1, Ordering::Relaxed)
+            )),
             environment: vec![],
         }
     }
 
-    /// With a variable set for every command.
+    /// Sets a variable for every command.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.environment.push((name, value.to_string()));
         self
     }
 
-    /// A command line in the project's folder, under its name.
+    /// A command line in the folder, with the project's name and variables.
     pub fn command(&self, line: &str) -> Command {
         let mut command = self.tools.command(&root().join(self.folder), line);
         command
@@ -49,7 +56,7 @@ impl Project {
         command
     }
 
-    /// Runs a command line, and returns what it wrote.
+    /// Runs a command line and returns its output.
     ///
     /// # Panics
     ///
@@ -65,12 +72,12 @@ impl Project {
         }
     }
 
-    /// Starts a command line that goes on until it is interrupted.
+    /// Starts a command line in the foreground, until it is interrupted.
     pub fn spawn(&self, line: &str) -> Attached {
         self.spawn_with(line, Stdio::null())
     }
 
-    /// The same on a terminal that is stopped, which takes no output until it is resumed.
+    /// Starts a command line on a stopped terminal, which takes no output until it is resumed.
     pub fn spawn_stopped(&self, line: &str) -> Attached {
         self.spawn_with(line, Stdio::piped())
     }
@@ -88,7 +95,7 @@ impl Project {
         Attached(child)
     }
 
-    /// The full ids of a service's containers that run.
+    /// The full ids of a service's running containers.
     pub fn containers(&self, service: &str) -> BTreeSet<String> {
         let project = format!("label=com.docker.compose.project={}", self.name);
         let service = format!("label=com.docker.compose.service={service}");
@@ -106,7 +113,30 @@ impl Project {
         ids.into_iter().next().expect("one")
     }
 
-    /// The names by which the replicas of a service know themselves.
+    /// Pauses all containers, so that they use no CPU.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.all("running", "pause");
+    }
+
+    /// Resumes paused containers.
+    #[track_caller]
+    pub fn unpause(&self) {
+        self.all("paused", "unpause");
+    }
+
+    /// Runs a command of `docker` on all containers in this state.
+    #[track_caller]
+    fn all(&self, state: &str, command: &str) {
+        let project = format!("label=com.docker.compose.project={}", self.name);
+        let state = format!("status={state}");
+        let ids = docker(&["ps", "--quiet", "--filter", &project, "--filter", &state]);
+        if !ids.is_empty() {
+            docker(&[&[command], &ids.lines().collect::<Vec<_>>()[..]].concat());
+        }
+    }
+
+    /// The host names of the containers of a service.
     #[track_caller]
     pub fn host_names(&self, service: &str) -> BTreeSet<String> {
         let ids = self.containers(service);
@@ -118,7 +148,14 @@ impl Project {
 
 impl Drop for Project {
     fn drop(&mut self) {
-        let down = "docker-compose down --volumes --remove-orphans --timeout 2";
+        // Killed, not stopped: draining takes seconds, and has cases of its own.
+        let project = format!("label=com.docker.compose.project={}", self.name);
+        let ids = docker(&["ps", "--all", "--quiet", "--filter", &project]);
+        if !ids.is_empty() {
+            let remove = ["rm", "--force", "--volumes"];
+            docker(&[&remove[..], &ids.lines().collect::<Vec<_>>()].concat());
+        }
+        let down = "docker-compose down --volumes --remove-orphans";
         if let Err(error) = output(&mut self.command(down)) {
             eprintln!("{}: {down}\n{error}", Path::new(self.folder).display());
         }
@@ -129,13 +166,13 @@ impl Drop for Project {
 pub struct Attached(Child);
 
 impl Attached {
-    /// Takes its output from now on, as a terminal that is resumed does.
+    /// Takes its output from now on, as a resumed terminal does.
     pub fn resume(&mut self) {
         let mut output = self.0.stdout.take().expect("it was stopped");
         thread::spawn(move || io::copy(&mut output, &mut io::sink()));
     }
 
-    /// Ctrl-C, and the end that follows.
+    /// Sends Ctrl-C and waits for the command to exit.
     #[track_caller]
     pub fn interrupt(mut self) {
         let group = format!("-{}", self.0.id());

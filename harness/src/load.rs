@@ -1,9 +1,9 @@
-//! Clients that send requests without pause while something happens to the stack.
+//! Load: clients that send requests without pause, or at a fixed rate, while something happens to the stack.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -21,26 +21,26 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::timeout,
+    time::{interval, timeout},
 };
 use tokio_rustls::TlsConnector;
 
 use crate::container;
 
-/// After this time a client gives up, and the request is lost.
+/// Timeout of a client. Its request is then lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is sent, and by how many clients at the same time, each on a connection of its own.
+/// What is sent, by how many clients, each over its own connection.
 #[derive(Clone)]
 pub struct Requests {
     pub method: Method,
     pub path: &'static str,
     pub clients: usize,
-    /// The status of a good answer.
+    /// The status of a good response.
     pub status: StatusCode,
-    /// Over HTTPS to this host, with what a client trusts.
+    /// For HTTPS: the host name, and the certificates that clients trust.
     pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
-    /// Whether each connection is kept for the next request.
+    /// Whether connections are kept alive.
     pub keep_alive: bool,
 }
 
@@ -53,7 +53,7 @@ impl Requests {
     }
 }
 
-/// 16 clients that get this path.
+/// `GET` of this path by 16 clients.
 impl From<&'static str> for Requests {
     fn from(path: &'static str) -> Self {
         Self {
@@ -67,23 +67,23 @@ impl From<&'static str> for Requests {
     }
 }
 
-/// The load, until it is stopped.
+/// Load that goes on until it is stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     clients: JoinHandle<Report>,
 }
 
-/// What became of the requests.
+/// The outcome of all requests.
 #[derive(Default)]
 pub struct Report {
-    /// Requests that got a good answer: when, and from which replica.
+    /// Good responses: when they came, and from which replica.
     pub answers: Vec<(Instant, String)>,
-    /// Requests with another answer, or with none, and what came instead.
+    /// Requests without a good response, and what came instead.
     pub lost: Vec<(Instant, String)>,
-    /// Connections that the server closed while they were idle, found when they were used again.
+    /// Idle connections that the server had closed when a client reused them.
     pub closed: usize,
-    /// The time of the slowest answer.
+    /// The longest response time.
     pub slowest: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Report {
         self.answers.len() + self.lost.len()
     }
 
-    /// The answers of each replica since `begin`.
+    /// The number of good responses of each replica since `begin`.
     pub fn shares(&self, begin: Instant) -> BTreeMap<&str, usize> {
         let mut shares = BTreeMap::new();
         for (_, replica) in self.answers.iter().filter(|(when, _)| *when >= begin) {
@@ -102,7 +102,7 @@ impl Report {
         shares
     }
 
-    /// That nothing was lost, and no answer took longer than `limit`. Says how it was.
+    /// Prints the outcome, and asserts that no request was lost and none took longer than `limit`.
     #[track_caller]
     pub fn assert_nothing_lost(&self, case: &str, limit: Duration) {
         println!(
@@ -122,8 +122,8 @@ impl Report {
         assert!(self.slowest <= limit, "{case}: slowest {:?}", self.slowest);
     }
 
-    /// That since `settled` these replicas, and no others, have equal shares: within 2%, since the
-    /// clients do not start and end on a full turn.
+    /// Asserts that exactly these replicas have equal shares since `settled`: within 2%, because clients do not
+    /// start and end with a full round.
     #[track_caller]
     pub fn assert_equal_shares(&self, replicas: &BTreeSet<String>, settled: Instant) {
         let shares = self.shares(settled);
@@ -152,7 +152,7 @@ impl Load {
         Self::start_after(|| (), port, requests.into())
     }
 
-    /// The same inside the network of a container.
+    /// Sends `requests` to a port inside the network of a container.
     pub fn start_in(container: &str, port: u16, requests: impl Into<Requests>) -> Self {
         let network = container::network_of(container);
         let enter = move || container::enter(&network).expect("the right to, which root has");
@@ -197,11 +197,11 @@ impl Load {
         }
     }
 
-    /// Goes on for as long as a change may take to be taken up, and half of it more, for the shares
-    /// to be counted in. Returns when the change must have been taken up.
-    pub fn go_on(&self, taken_up: Duration) -> Instant {
-        let settled = Instant::now() + taken_up;
-        thread::sleep(taken_up + taken_up / 2);
+    /// Goes on until a change must have taken effect, and half as long again, to count the shares. Returns the
+    /// time from which on they must be equal.
+    pub fn go_on(&self, effect: Duration) -> Instant {
+        let settled = Instant::now() + effect;
+        thread::sleep(effect + effect / 2);
         settled
     }
 
@@ -210,12 +210,12 @@ impl Load {
         thread::sleep(time);
     }
 
-    /// Good answers so far.
+    /// The number of good responses so far.
     pub fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Ends the load, and says what became of the requests.
+    /// Stops the load and returns the outcome.
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         self.clients.join().expect("the load does not panic")
@@ -258,8 +258,8 @@ async fn client(
     report
 }
 
-/// Asks once, and as HTTP clients do, once more on a new connection when the server has closed the
-/// one that was open (RFC 9112, section 9.3.1).
+/// Sends one request. Like any HTTP client, retries it over a new connection if the server has closed the old
+/// one (RFC 9112, section 9.3.1).
 async fn ask(
     connection: &mut Option<Connection>,
     port: u16,
@@ -326,4 +326,100 @@ async fn send(
         .body(Empty::new())
         .expect("a path");
     connection.send_request(request).await
+}
+
+/// How long the responses to requests at a fixed rate took, from the time at which each was due.
+pub struct Latencies {
+    /// Of good responses, in ascending order.
+    good: Vec<Duration>,
+    lost: usize,
+}
+
+impl Latencies {
+    /// The latency that this share of the good responses did not exceed, such as 0.99.
+    ///
+    /// # Panics
+    ///
+    /// When there is no good response.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let last = self.good.len() - 1;
+        self.good[(last as f64 * share).ceil() as usize]
+    }
+
+    /// Requests without a good response.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+}
+
+/// Sends `rate` requests per second for this time, however long the responses take, inside the network of
+/// a container. `meanwhile` runs beside it.
+///
+/// # Panics
+///
+/// Without the right to enter the network, which root has.
+pub fn at_rate(
+    container: &str,
+    port: u16,
+    rate: u32,
+    time: Duration,
+    meanwhile: impl FnOnce(),
+) -> Latencies {
+    let network = container::network_of(container);
+    rlimit::increase_nofile_limit(u64::MAX).expect("the limit can be read");
+    let clients = thread::spawn(move || {
+        container::enter(&network).expect("the right to, which root has");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(send_at_rate(port, rate, time))
+    });
+    meanwhile();
+    clients.join().expect("the load does not panic")
+}
+
+async fn send_at_rate(port: u16, rate: u32, time: Duration) -> Latencies {
+    let requests = Requests::from("/api/hello");
+    // Connections that are free; a request that finds none opens one.
+    let free: Arc<Mutex<Vec<Connection>>> = Arc::default();
+    let begin = Instant::now();
+    let total = (rate as f64 * time.as_secs_f64()) as u32;
+    let mut clients = Vec::with_capacity(total as usize);
+    let mut sent = 0;
+    let mut tick = interval(Duration::from_millis(1));
+    while sent < total {
+        tick.tick().await;
+        let due_now = (begin.elapsed().as_secs_f64() * rate as f64) as u32;
+        for number in sent..due_now.min(total) {
+            let due = begin + time.mul_f64(f64::from(number) / f64::from(total));
+            let (requests, free) = (requests.clone(), free.clone());
+            clients.push(tokio::spawn(async move {
+                let mut connection = pop(&free);
+                let mut closed = 0;
+                let answer = ask(&mut connection, port, &requests, &mut closed);
+                let good = matches!(timeout(PATIENCE, answer).await, Ok(Ok(_)));
+                push(&free, connection.filter(|_| good));
+                good.then(|| due.elapsed())
+            }));
+        }
+        sent = sent.max(due_now.min(total));
+    }
+    let mut good = vec![];
+    for client in clients {
+        good.extend(client.await.expect("a client does not panic"));
+    }
+    good.sort();
+    Latencies {
+        lost: total as usize - good.len(),
+        good,
+    }
+}
+
+fn pop(free: &Mutex<Vec<Connection>>) -> Option<Connection> {
+    free.lock().expect("nobody panics").pop()
+}
+
+fn push(free: &Mutex<Vec<Connection>>, connection: Option<Connection>) {
+    free.lock().expect("nobody panics").extend(connection);
 }
