@@ -7,7 +7,7 @@ use plotters::{
     style::{Color, IntoFont, RGBColor, WHITE},
 };
 
-use crate::{compare::Figures, engine::Result};
+use crate::{Result, compare::Figures};
 
 const WIDTH: u32 = 800;
 const ROW: i32 = 44;

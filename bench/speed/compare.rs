@@ -1,130 +1,69 @@
-//! This stack beside what people would use instead.
+//! The usual load: 64 connections that are kept, a new connection for each request, and pages.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{
-    engine::{Engine, MIB, Project, Result, docker, inspect},
-    load::{Report, answers, load},
+use harness::{
+    tools::{docker, inspect},
+    usage::{Engine, MIB},
+    wait,
+    wrk::{self, Report},
+};
+use jiff::Timestamp;
+
+use crate::contender::{
+    CADDY, CADDY_LOG, CADDY_PAGES, CLASSIC, CLASSIC_TUNED, Contender, HAPROXY, HAPROXY_LOG, IDEAL,
+    Running, STACK, in_turns, median, ratio,
 };
 
 const CONNECTIONS: u32 = 64;
 const WARM_UP_SECONDS: u32 = 1;
 const SECONDS: u32 = 4;
 /// Many short rounds rather than few long ones: other work on the machine then hits all alike.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 7;
+/// Of cases with fewer contenders.
+const FEWER_ROUNDS: usize = 5;
 /// How often a container is started and stopped for its times.
 const STARTS: usize = 3;
-const REPLICAS: usize = 2;
-
-/// How long a contender may take to answer after its start.
+/// How long an API may take to start.
 const START: Duration = Duration::from_secs(60);
 
-/// What is compared: a proxy, and the API behind it.
-struct Contender {
-    name: &'static str,
-    /// Its compose file, with the services `proxy` and `api`.
-    file: &'static str,
-    /// Where the load goes.
-    target: Target,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Target {
-    Proxy,
-    Api,
-}
-
-impl Target {
-    fn port(self) -> u16 {
-        match self {
-            Self::Proxy => 80,
-            Self::Api => 5252,
-        }
-    }
-}
-
-const IDEAL: &str = "ideal upstream (same proxy)";
-const STACK: &str = "docker-compose.yml";
-
+/// The proxies that write a line of log for each request, as this stack does, come first.
 const CONTENDERS: [Contender; 8] = [
-    Contender {
-        name: "this stack",
-        file: STACK,
-        target: Target::Proxy,
-    },
-    Contender {
-        name: "the classic (Flask's own server, nginx)",
-        file: "bench/contenders/classic.yml",
-        target: Target::Proxy,
-    },
-    Contender {
-        name: "the classic, tuned (gunicorn, nginx)",
-        file: "bench/contenders/classic-tuned.yml",
-        target: Target::Proxy,
-    },
-    Contender {
-        name: "HAProxy, same API",
-        file: "bench/contenders/haproxy.yml",
-        target: Target::Proxy,
-    },
-    Contender {
-        name: "HAProxy with an access log, same API",
-        file: "bench/contenders/haproxy-log.yml",
-        target: Target::Proxy,
-    },
-    Contender {
-        name: "Caddy, same API",
-        file: "bench/contenders/caddy.yml",
-        target: Target::Proxy,
-    },
-    Contender {
-        name: IDEAL,
-        file: "bench/contenders/ideal.yml",
-        target: Target::Proxy,
-    },
-    Contender {
-        name: "the API alone (one replica)",
-        file: STACK,
-        target: Target::Api,
-    },
+    STACK,
+    HAPROXY_LOG,
+    CADDY_LOG,
+    CLASSIC_TUNED,
+    CLASSIC,
+    HAPROXY,
+    CADDY,
+    IDEAL,
 ];
 
-/// The figures of one contender; of its proxy and its API, where there are two.
+const API_ALONE: &str = "the API alone (one replica)";
+
+/// The figures of one contender; of its proxy and of its API, where there are two.
 pub struct Figures {
     pub name: &'static str,
     /// Requests per second.
     pub rate: f64,
-    /// How many times as fast the first contender is: the median of the rounds' ratios.
-    pub ratio: f64,
-    pub p50_ms: f64,
+    /// How many times as fast this stack is.
+    ratio: f64,
+    p50_ms: f64,
     pub p99_ms: f64,
-    pub p999_ms: f64,
+    p999_ms: f64,
     /// CPU time of a request, in the proxy and in the API.
-    pub cpu_us: [f64; 2],
-    /// Memory of the proxy and of one replica, before the load.
-    pub idle_mib: [f64; 2],
-    /// And under it.
-    pub loaded_mib: [f64; 2],
+    cpu_us: [f64; 2],
+    /// Memory of the proxy and of one replica, before the load and under it.
+    idle_mib: [f64; 2],
+    loaded_mib: [f64; 2],
     /// Sizes of the images.
-    pub image_mb: [f64; 2],
-    /// From `docker run` of the API to its first answer, and the time of its `docker stop`, in
-    /// seconds.
-    pub start_and_stop: Option<[f64; 2]>,
-    pub errors: u64,
-}
-
-/// A contender that runs.
-struct Running {
-    contender: &'static Contender,
-    project: Project,
-    proxy: Vec<String>,
-    api: Vec<String>,
-    /// Memory of the proxy and of one replica, before any load, in MiB.
-    idle: [f64; 2],
-    rounds: Vec<Round>,
+    image_mb: [f64; 2],
+    /// From `docker run` of the API to its first response, and the time its program takes to stop, in seconds.
+    start_and_stop: Option<[f64; 2]>,
+    errors: u64,
 }
 
 struct Round {
@@ -135,180 +74,136 @@ struct Round {
     memory: [f64; 2],
 }
 
-impl Running {
-    fn start(engine: &Engine, contender: &'static Contender, number: usize) -> Result<Self> {
-        let project = Project::new(&format!("contender-{number}"), contender.file);
-        project.up(REPLICAS)?;
-        let mut running = Self {
-            proxy: project.containers("proxy")?,
-            api: project.containers("api")?,
-            contender,
-            project,
-            idle: [0.0; 2],
-            rounds: vec![],
+/// A proxy and its replicas, or one replica alone.
+struct Containers {
+    proxy: Vec<String>,
+    api: Vec<String>,
+}
+
+impl Containers {
+    fn memory(&self, engine: &Engine) -> [f64; 2] {
+        let proxy = engine.usage(&self.proxy).memory;
+        let api = engine.usage(&self.api).memory / self.api.len() as u64;
+        [proxy, api].map(|bytes| bytes as f64 / MIB)
+    }
+
+    fn round(&self, engine: &Engine) -> Round {
+        let (target, port) = match self.proxy.first() {
+            Some(proxy) => (proxy, 80),
+            None => (&self.api[0], 5252),
         };
-        if running.proxy.is_empty() || running.api.len() < REPLICAS {
-            let logs = running.project.compose(&["logs"])?;
-            return Err(format!("{} does not run: {logs}", contender.name).into());
-        }
-        if contender.target == Target::Api {
-            running.proxy.clear();
-            running.api.truncate(1);
-        }
-        let deadline = Instant::now() + START;
-        while !answers(running.target(), contender.target.port()) {
-            if Instant::now() > deadline {
-                return Err(format!("{}: no answer within {START:?}", contender.name).into());
-            }
-        }
-        running.idle = running.memory(engine)?;
-        running.project.pause()?;
-        Ok(running)
-    }
-
-    /// The container the load goes to.
-    fn target(&self) -> &str {
-        match self.contender.target {
-            Target::Proxy => &self.proxy[0],
-            Target::Api => &self.api[0],
-        }
-    }
-
-    fn memory(&self, engine: &Engine) -> Result<[f64; 2]> {
-        let proxy = engine.usage(&self.proxy)?.memory;
-        let api = engine.usage(&self.api)?.memory / self.api.len() as u64;
-        Ok([proxy, api].map(|bytes| bytes as f64 / MIB))
-    }
-
-    fn cpu(&self, engine: &Engine) -> Result<[u64; 2]> {
-        Ok([
-            engine.usage(&self.proxy)?.cpu_ns,
-            engine.usage(&self.api)?.cpu_ns,
-        ])
-    }
-
-    /// One round, with nothing else running.
-    fn round(&mut self, engine: &Engine) -> Result<()> {
-        self.project.unpause()?;
-        let port = self.contender.target.port();
-        load(self.target(), port, CONNECTIONS, WARM_UP_SECONDS, || ())?;
-        let before = self.cpu(engine)?;
-        let (report, memory) = load(self.target(), port, CONNECTIONS, SECONDS, || {
+        let cpu = || [&self.proxy, &self.api].map(|containers| engine.usage(containers).cpu_ns);
+        wrk::load(target, port, CONNECTIONS, WARM_UP_SECONDS, || ());
+        let before = cpu();
+        let (report, memory) = wrk::load(target, port, CONNECTIONS, SECONDS, || {
             // Near the end, when everything is as large as it gets.
             thread::sleep(Duration::from_secs(SECONDS.into()) * 4 / 5);
             self.memory(engine)
-        })?;
-        let after = self.cpu(engine)?;
-        self.project.pause()?;
-        let used = |i: usize| (after[i] - before[i]) as f64 / 1e3 / report.requests as f64;
-        self.rounds.push(Round {
-            cpu_us: [used(0), used(1)],
-            memory: memory?,
-            report,
         });
-        Ok(())
+        let after = cpu();
+        let used = |i: usize| (after[i] - before[i]) as f64 / 1e3 / report.requests as f64;
+        Round {
+            cpu_us: [used(0), used(1)],
+            memory,
+            report,
+        }
     }
 
-    fn figures(&self, first: &Self) -> Result<Figures> {
-        let over = |figure: &dyn Fn(&Round) -> f64| median(self.rounds.iter().map(figure));
-        let image = |containers: &[String]| -> Result<f64> {
-            let Some(container) = containers.first() else {
-                return Ok(0.0);
-            };
-            let size = inspect(&inspect(container, "{{.Image}}")?, "{{.Size}}")?;
-            Ok(size.parse::<f64>()? / 1e6)
+    fn figures(
+        &self,
+        name: &'static str,
+        idle: [f64; 2],
+        first: &[Round],
+        own: &[Round],
+    ) -> Figures {
+        let over = |figure: &dyn Fn(&Round) -> f64| median(own.iter().map(figure));
+        let image = |containers: &[String]| {
+            containers.first().map_or(0.0, |container| {
+                let size = inspect(&inspect(container, "{{.Image}}"), "{{.Size}}");
+                size.parse::<f64>().expect("a number of bytes") / 1e6
+            })
         };
         // The replicas of the ideal upstream are no API.
-        let times = match self.contender.name {
-            IDEAL => None,
-            _ => {
-                let times: Result<Vec<_>> =
-                    (0..STARTS).map(|_| start_and_stop(&self.api[0])).collect();
-                let times = times?;
-                Some([0, 1].map(|i| median(times.iter().map(|times| times[i].as_secs_f64()))))
-            }
-        };
-        Ok(Figures {
-            name: self.contender.name,
+        let times = (name != IDEAL.name).then(|| {
+            let times: Vec<_> = (0..STARTS).map(|_| start_and_stop(&self.api[0])).collect();
+            [0, 1].map(|i| median(times.iter().map(|times| times[i])))
+        });
+        Figures {
+            name,
             rate: over(&|round| round.report.rate()),
-            ratio: median(
-                first
-                    .rounds
-                    .iter()
-                    .zip(&self.rounds)
-                    .map(|(first, round)| first.report.rate() / round.report.rate()),
-            ),
+            ratio: ratio(first, own, |round| round.report.rate()),
             p50_ms: over(&|round| round.report.p50_us as f64 / 1e3),
             p99_ms: over(&|round| round.report.p99_us as f64 / 1e3),
             p999_ms: over(&|round| round.report.p999_us as f64 / 1e3),
             cpu_us: [0, 1].map(|i| over(&|round| round.cpu_us[i])),
-            idle_mib: self.idle,
+            idle_mib: idle,
             loaded_mib: [0, 1].map(|i| over(&|round| round.memory[i])),
-            image_mb: [image(&self.proxy)?, image(&self.api)?],
+            image_mb: [image(&self.proxy), image(&self.api)],
             start_and_stop: times,
-            errors: self.rounds.iter().map(|round| round.report.errors).sum(),
-        })
+            errors: own.iter().map(|round| round.report.errors).sum(),
+        }
     }
 }
 
-/// Runs the API of a container once more, and returns the time from `docker run` to its first
-/// answer, and that of `docker stop`.
-fn start_and_stop(api: &str) -> Result<[Duration; 2]> {
-    let image = inspect(api, "{{.Image}}")?;
-    let command = inspect(api, "{{json .Config.Cmd}}")?;
-    let command: Option<Vec<String>> = serde_json::from_str(&command)?;
+/// Runs the API of a container once more. Returns the seconds from `docker run` to its first response, and
+/// those that its program takes to stop, by the engine's clock.
+fn start_and_stop(api: &str) -> [f64; 2] {
+    let image = inspect(api, "{{.Image}}");
+    let command = inspect(api, "{{json .Config.Cmd}}");
+    let command: Option<Vec<String>> = serde_json::from_str(&command).expect("a list of words");
     let command = command.unwrap_or_default();
-    let mut run = vec![
-        "run",
-        "--detach",
-        "--rm",
-        "--publish",
-        "127.0.0.1:0:5252",
-        &image,
-    ];
+    let mut run = vec!["run", "--detach", "--publish", "127.0.0.1:0:5252", &image];
     run.extend(command.iter().map(String::as_str));
     let begin = Instant::now();
-    let container = docker(&run)?;
-    let address = docker(&["port", &container, "5252"])?;
+    let container = docker(&run);
+    let address = docker(&["port", &container, "5252"]);
     let url = format!("http://{address}/api/hello");
-    while ureq::get(&url).call().is_err() {
-        if begin.elapsed() > START {
-            docker(&["kill", &container])?;
-            return Err(format!("{url}: no answer within {START:?}").into());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait::every(Duration::from_millis(1), START, || {
+        ureq::get(&url).call().map(drop)
+    });
     let start = begin.elapsed();
-    let begin = Instant::now();
-    docker(&["stop", &container])?;
-    Ok([start, begin.elapsed()])
+    let asked = Timestamp::now();
+    docker(&["stop", &container]);
+    let finished: Timestamp = inspect(&container, "{{.State.FinishedAt}}")
+        .parse()
+        .expect("a time");
+    docker(&["rm", &container]);
+    [
+        start.as_secs_f64(),
+        finished.duration_since(asked).as_secs_f64(),
+    ]
 }
 
-/// The median.
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Runs all contenders in turn, so that a machine that becomes slower becomes so for all.
-///
-/// # Errors
-///
-/// When a contender cannot be built, started or asked.
-pub fn compare(engine: &Engine) -> Result<Vec<Figures>> {
-    let mut all = vec![];
-    for (number, contender) in CONTENDERS.iter().enumerate() {
-        eprintln!("starting {}", contender.name);
-        all.push(Running::start(engine, contender, number)?);
-    }
-    for round in 1..=ROUNDS {
-        eprintln!("round {round} of {ROUNDS}");
-        for running in &mut all {
-            running.round(engine)?;
+/// Compares all contenders: 64 connections that are kept.
+pub fn steady(engine: &Engine) -> Vec<Figures> {
+    let all: Vec<_> = CONTENDERS.into_iter().map(Running::start).collect();
+    let containers = |running: &Running| Containers {
+        proxy: vec![running.proxy.clone()],
+        api: running.api.clone(),
+    };
+    let idle: Vec<_> = all
+        .iter()
+        .map(|running| containers(running).memory(engine))
+        .collect();
+    let one_replica = Containers {
+        proxy: vec![],
+        api: all[0].api[..1].into(),
+    };
+    let mut alone = vec![];
+    let rounds = in_turns("steady", ROUNDS, &all, |running| {
+        if running.name == STACK.name {
+            alone.push(one_replica.round(engine));
         }
-    }
-    all.iter().map(|running| running.figures(&all[0])).collect()
+        containers(running).round(engine)
+    });
+    let mut figures: Vec<_> = (all.iter().zip(&rounds).zip(idle))
+        .map(|((running, own), idle)| {
+            containers(running).figures(running.name, idle, &rounds[0], own)
+        })
+        .collect();
+    let idle = [0.0, figures[0].idle_mib[1]];
+    figures.push(one_replica.figures(API_ALONE, idle, &rounds[0], &alone));
+    figures
 }
 
 /// The figures as a table in Markdown.
@@ -342,6 +237,48 @@ pub fn table(all: &[Figures]) -> String {
              | {api_idle:.1}, {api_loaded:.1} MiB | {proxy_image:.0} + {api_image:.1} MB \
              | {times} | {errors} |\n"
         );
+    }
+    table
+}
+
+/// Compares some contenders by what wrk reports, as a table in Markdown.
+fn reports(case: &str, all: &[Running], arguments: &[&str]) -> String {
+    let rounds = in_turns(case, FEWER_ROUNDS, all, |running| {
+        wrk::load_url(&running.proxy, arguments, CONNECTIONS, SECONDS, || ()).0
+    });
+    let rows = all.iter().zip(&rounds).map(|(running, own)| {
+        let over = |figure: &dyn Fn(&Report) -> f64| median(own.iter().map(figure));
+        format!(
+            "| {case} | {} | {:.0} | {:.2}x | {:.1} ms | {:.1} ms | {} |\n",
+            running.name,
+            over(&Report::rate),
+            ratio(&rounds[0], own, Report::rate),
+            over(&|report| report.p50_us as f64 / 1e3),
+            over(&|report| report.p99_us as f64 / 1e3),
+            own.iter().map(|report| report.errors).sum::<u64>(),
+        )
+    });
+    rows.collect()
+}
+
+const HEADING: &str = "| | | requests/s | this stack is | p50 | p99 | errors |\n\
+                       |---|---|--:|--:|--:|--:|--:|\n";
+
+/// A new connection for each request.
+pub fn new_connections() -> String {
+    let all = [STACK, HAPROXY_LOG, CADDY_LOG].map(Running::start);
+    let url = "http://127.0.0.1:80/api/hello";
+    let arguments = ["--header", "Connection: close", url];
+    HEADING.to_owned() + &reports("one request a connection", &all, &arguments)
+}
+
+/// The front page with its files, to browsers that have none of them and to those that have all.
+pub fn pages() -> String {
+    let all = [STACK, CADDY_PAGES].map(Running::start);
+    let mut table = HEADING.to_owned();
+    for (case, script) in [("empty cache", "cold.lua"), ("warm cache", "warm.lua")] {
+        let script = format!("/{script}");
+        table += &reports(case, &all, &["--script", &script, "http://127.0.0.1:80/"]);
     }
     table
 }

@@ -1,19 +1,24 @@
-//! This stack by itself: more replicas, more time, more connections, and a change of its program.
+//! This stack by itself: more replicas, more time, more connections.
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    process::Command,
     slice,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
+use harness::{
+    container,
+    project::Project,
+    tools::{Tools, docker},
+    usage::{Engine, MIB},
+    wait, wrk,
+};
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::{
     net::TcpStream,
     runtime,
@@ -21,8 +26,7 @@ use tokio::{
     time,
 };
 
-use crate::engine::{Engine, MIB, Project, Result, docker, output, root};
-use crate::load::{IMAGE, load};
+use crate::Result;
 
 const PORT: u16 = 80;
 
@@ -37,76 +41,75 @@ struct Stack {
 }
 
 impl Stack {
-    fn start(replicas: usize) -> Result<Self> {
-        let project = Project::new("stack", "docker-compose.yml");
-        project.up(replicas)?;
-        let [proxy] = <[String; 1]>::try_from(project.containers("proxy")?)
-            .map_err(|proxies| format!("expected one proxy, got {proxies:?}"))?;
-        let published = docker(&["port", &proxy, "80"])?;
-        let port = published
-            .lines()
-            .next()
-            .and_then(|line| line.rsplit(':').next())
-            .ok_or("the proxy's port is not published")?;
+    fn start(replicas: usize) -> Self {
+        let project = Project::new(Tools::Current, ".").with("HTTP_PORT", 0);
+        project.run(&format!(
+            "docker-compose up --detach --build --scale api={replicas}"
+        ));
+        let proxy = project.container("proxy");
+        let published = docker(&["port", &proxy, "80"]);
+        let port = published.rsplit(':').next().expect("a port");
         let address = format!("127.0.0.1:{port}");
         let stack = Self {
             project,
             proxy,
             address,
         };
-        stack.served(replicas)?;
-        Ok(stack)
+        stack.served(replicas);
+        stack
+    }
+
+    fn scale(&self, replicas: usize) {
+        self.project.run(&format!(
+            "docker-compose up --detach --no-recreate --scale api={replicas}"
+        ));
     }
 
     /// How many requests each replica has served, asked until as many as there are have answered.
-    fn served(&self, replicas: usize) -> Result<BTreeMap<String, u64>> {
+    fn served(&self, replicas: usize) -> BTreeMap<String, u64> {
         #[derive(Deserialize)]
         struct Whoami {
             replica: String,
             requests_served: u64,
         }
-        const LIMIT: Duration = Duration::from_secs(30);
         let url = format!("http://{}/api/whoami", self.address);
-        let deadline = Instant::now() + LIMIT;
         let mut served = BTreeMap::new();
-        while served.len() < replicas {
-            if Instant::now() > deadline {
-                return Err(format!("expected {replicas} replicas within {LIMIT:?}").into());
-            }
-            if let Ok(mut response) = ureq::get(&url).call() {
-                let whoami: Whoami = serde_json::from_str(&response.body_mut().read_to_string()?)?;
+        wait::until(Duration::from_secs(30), || -> Result<()> {
+            for _ in 0..replicas {
+                let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
+                let whoami: Whoami = serde_json::from_str(&text)?;
                 served.insert(whoami.replica, whoami.requests_served);
             }
-        }
-        Ok(served)
+            match served.len() == replicas {
+                true => Ok(()),
+                false => Err(format!("{} of {replicas} replicas answer", served.len()).into()),
+            }
+        });
+        served
     }
 }
 
 /// From 1 to 8 replicas: the rate, how far a share is from equal, and the CPU time of a request.
-///
-/// # Errors
-///
-/// When the stack cannot be run.
-pub fn replicas(engine: &Engine) -> Result<String> {
+pub fn replicas(engine: &Engine) -> String {
     const SECONDS: u32 = 10;
     let mut table = String::from(
         "| replicas | requests/s | furthest from an equal share | CPU per request: proxy + API |\n\
          |--:|--:|--:|--:|\n",
     );
-    let stack = Stack::start(1)?;
+    let stack = Stack::start(1);
     for count in [1, 2, 4, 8] {
         eprintln!("{count} replicas");
-        stack.project.up(count)?;
-        stack.served(count)?;
+        stack.scale(count);
+        stack.served(count);
         let proxy = slice::from_ref(&stack.proxy);
-        let api = stack.project.containers("api")?;
-        let cpu = || Result::Ok([engine.usage(proxy)?.cpu_ns, engine.usage(&api)?.cpu_ns]);
-        load(&stack.proxy, PORT, LOAD_CONNECTIONS, 2, || ())?;
-        let (before, begin) = (stack.served(count)?, cpu()?);
-        let (report, ()) = load(&stack.proxy, PORT, LOAD_CONNECTIONS, SECONDS, || ())?;
-        let end = cpu()?;
+        let api: Vec<_> = stack.project.containers("api").into_iter().collect();
+        let cpu = || [engine.usage(proxy).cpu_ns, engine.usage(&api).cpu_ns];
+        wrk::load(&stack.proxy, PORT, LOAD_CONNECTIONS, 2, || ());
+        let (before, begin) = (stack.served(count), cpu());
+        let (report, ()) = wrk::load(&stack.proxy, PORT, LOAD_CONNECTIONS, SECONDS, || ());
+        let end = cpu();
         let used = [0, 1].map(|i| (end[i] - begin[i]) as f64 / 1e3 / report.requests as f64);
-        let after = stack.served(count)?;
+        let after = stack.served(count);
         let equal = report.requests as f64 / count as f64;
         let furthest = after
             .iter()
@@ -121,29 +124,25 @@ pub fn replicas(engine: &Engine) -> Result<String> {
             used[1]
         );
     }
-    Ok(table)
+    table
 }
 
 /// Ten minutes of load: the rate, the memory and the errors of each.
-///
-/// # Errors
-///
-/// When the stack cannot be run.
-pub fn endurance(engine: &Engine) -> Result<String> {
+pub fn endurance(engine: &Engine) -> String {
     const MINUTES: usize = 10;
-    let stack = Stack::start(2)?;
-    let replicas = stack.project.containers("api")?;
+    let stack = Stack::start(2);
+    let replicas: Vec<_> = stack.project.containers("api").into_iter().collect();
     let mut table = String::from(
         "| minute | requests/s | errors | memory of the proxy | of a replica |\n|--:|--:|--:|--:|--:|\n",
     );
-    load(&stack.proxy, PORT, LOAD_CONNECTIONS, 5, || ())?;
+    wrk::load(&stack.proxy, PORT, LOAD_CONNECTIONS, 5, || ());
     let mut rates = vec![];
     for minute in 1..=MINUTES {
         eprintln!("minute {minute} of {MINUTES}");
-        let (report, ()) = load(&stack.proxy, PORT, LOAD_CONNECTIONS, 60, || ())?;
+        let (report, ()) = wrk::load(&stack.proxy, PORT, LOAD_CONNECTIONS, 60, || ());
         let mib = |bytes: u64| bytes as f64 / MIB;
-        let proxy = engine.usage(slice::from_ref(&stack.proxy))?.memory;
-        let replica = engine.usage(&replicas)?.memory / replicas.len() as u64;
+        let proxy = engine.usage(slice::from_ref(&stack.proxy)).memory;
+        let replica = engine.usage(&replicas).memory / replicas.len() as u64;
         table += &format!(
             "| {minute} | {:.0} | {} | {:.1} MiB | {:.1} MiB |\n",
             report.rate(),
@@ -155,11 +154,11 @@ pub fn endurance(engine: &Engine) -> Result<String> {
     }
     let ratio = rates[MINUTES - 1] / rates[0];
     table += &format!("\nThe last minute is {ratio:.2} of the first.\n");
-    Ok(table)
+    table
 }
 
 /// What became of the requests on many connections.
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default)]
 struct Outcome {
     answers: u64,
     errors: u64,
@@ -175,21 +174,20 @@ const ASKING_SECONDS: u32 = 30;
 ///
 /// # Errors
 ///
-/// When the stack cannot be run, or the clients cannot open as many files.
+/// When the clients cannot open as many files.
 pub fn connections() -> Result<String> {
-    let stack = Stack::start(2)?;
-    // This program once more, inside the proxy's network: outside, the engine's own proxy of
-    // published ports needs six open files for each connection, and would be what is measured.
-    let program = env::current_exe()?;
-    let volume = format!("{}:/speed:ro", program.display());
-    let network = format!("container:{}", stack.proxy);
-    let run = ["run", "--rm", "--network", &network, "--volume", &volume];
-    let clients = ["--entrypoint", "/speed", IMAGE, "--clients"];
-    let outcome = docker(&[&run[..], &clients].concat())?;
-    let outcome: Outcome = serde_json::from_str(&outcome)?;
+    let stack = Stack::start(2);
+    // Inside the proxy's network: outside, the engine's own proxy of published ports needs six open
+    // files for each connection, and would be what is measured.
+    let network = container::network_of(&stack.proxy);
+    let clients = thread::spawn(move || {
+        container::enter(&network)?;
+        clients()
+    });
+    let outcome = clients.join().expect("the clients do not panic")?;
     Ok(format!(
         "{CONNECTIONS} open connections, of which {ASKING} asked once a second for \
-         {ASKING_SECONDS} s: {} answers, {} errors, the slowest answer after {} ms. {}\n",
+         {ASKING_SECONDS} s: {} responses, {} errors, the slowest response after {} ms. {}\n",
         outcome.answers,
         outcome.errors,
         outcome.slowest_ms,
@@ -197,12 +195,8 @@ pub fn connections() -> Result<String> {
     ))
 }
 
-/// The clients of [`connections`], who ask this host and write what became of it as JSON.
-///
-/// # Errors
-///
-/// When they may not open as many files.
-pub fn clients() -> Result<String> {
+/// The clients of [`connections`].
+fn clients() -> Result<Outcome> {
     // Some of them at a time, as they would come.
     const OPENING: usize = 100;
     let files = rlimit::increase_nofile_limit(2 * CONNECTIONS as u64)?;
@@ -212,7 +206,7 @@ pub fn clients() -> Result<String> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(async {
+    runtime.block_on(async {
         let opening = Arc::new(Semaphore::new(OPENING));
         let all_open = Arc::new(Barrier::new(CONNECTIONS));
         let tasks: Vec<_> = (0..CONNECTIONS)
@@ -263,9 +257,8 @@ pub fn clients() -> Result<String> {
             all.first_error = all.first_error.or(one.first_error);
             all.slowest_ms = all.slowest_ms.max(one.slowest_ms);
         }
-        Result::Ok(all)
-    })?;
-    Ok(serde_json::to_string(&outcome)?)
+        Ok(all)
+    })
 }
 
 type Connection = http1::SendRequest<Empty<Bytes>>;
@@ -296,44 +289,4 @@ async fn ask(connection: &mut Connection, outcome: &mut Outcome) {
         }
     }
     outcome.slowest_ms = outcome.slowest_ms.max(begin.elapsed().as_millis());
-}
-
-/// The time of an image's build after a change of one line of the program, and after none.
-///
-/// # Errors
-///
-/// When the image cannot be built.
-pub fn rebuild() -> Result<String> {
-    let copy = tempfile::tempdir()?;
-    let program = root().join("task6/back-end");
-    output(
-        Command::new("cp")
-            .arg("-r")
-            .arg(program.join("."))
-            .arg(copy.path()),
-    )?;
-    let build = || -> Result<Duration> {
-        let begin = Instant::now();
-        docker(&[
-            "build",
-            "--tag",
-            "bench-rebuild",
-            &copy.path().display().to_string(),
-        ])?;
-        Ok(begin.elapsed())
-    };
-    build()?;
-    let routes = copy.path().join("src/routes.rs");
-    let text = fs::read_to_string(&routes)?;
-    // New each time, or the engine would have it from the last.
-    let greeting = format!("Hello at {}", Timestamp::now());
-    fs::write(&routes, text.replace("Hello, World!", &greeting))?;
-    let changed = build()?;
-    let unchanged = build()?;
-    docker(&["rmi", "bench-rebuild"])?;
-    Ok(format!(
-        "The API's image after a change of one line: {:.1} s; after none: {:.1} s\n",
-        changed.as_secs_f64(),
-        unchanged.as_secs_f64()
-    ))
 }

@@ -1,0 +1,3 @@
+-- Browsers that have no page yet.
+dofile("/pages.lua")
+function request() return page(false) end
