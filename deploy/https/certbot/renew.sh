@@ -17,18 +17,18 @@ is 'https://[^ ]+' "$ACME_SERVER" ||
   wrong ACME_SERVER "$ACME_SERVER" "the address of an ACME directory, such as https://acme.example.com/directory"
 [ "${1:-}" != check ] || exit 0
 
-# Without handlers, PID 1 would ignore signals, and stopping take 10 s.
+# Without a handler, PID 1 ignores SIGTERM, and docker stop takes 10 s.
 trap 'exit 0' TERM INT
 
-# Ends when a signal comes, too, as a foreground command does not.
+# A signal interrupts wait, but not a foreground command.
 run() { "$@" & wait $!; }
 
-# Certbot suggests two looks a day. After a failure a minute, then twice as long each time, up to an hour:
+# Certbot recommends two checks a day. Retry after a minute, then after twice as long each time, up to an hour:
 # Let's Encrypt allows 5 failures, and one more every 12 minutes.
 look=43200 first=60 most=3600
 pause=$first
 while :; do
-  # Another CA than before, as after a trial with a staging one: not only when the certificate expires.
+  # Renew at once if the CA has changed, as after a trial with a staging CA.
   renewal=/certificates/renewal/$DOMAIN.conf force=
   if [ -e "$renewal" ] && ! grep -qxF "server = $ACME_SERVER" "$renewal"; then force=--force-renewal; fi
   if run certbot certonly --cert-name "$DOMAIN" --domain "$DOMAIN" --email "$EMAIL" --server "$ACME_SERVER" $force; then

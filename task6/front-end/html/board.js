@@ -1,31 +1,31 @@
-// Asks the API again and again, and shows which replica gave each answer.
+// Sends requests to the API and shows which replica responds.
 
 const API = "/api/hello";
-// A browser opens no more connections to one host. More requests would wait inside it, and the wait
-// would look like latency.
+// A browser opens at most this many connections per host. More requests would wait in the browser, which would
+// look like latency.
 const CONNECTIONS = 6;
-// The proxy answers within about a second, whatever happens behind it.
+// The proxy responds within about a second, whatever happens behind it.
 const PATIENCE_MS = 5000;
-// A replica that has not answered for so long, while others have, is gone. It must have missed two
-// turns as well: with many replicas and few requests, a turn takes longer.
+// A replica that has not responded for this long, while others have, is gone. It must have missed two rounds, too:
+// with many replicas and few requests, a round takes longer.
 const GONE_MS = 5000;
 const MISSED_TURNS = 2;
-// It leaves the board when it has been gone for so long.
+// A replica is removed from the board after being gone for this long.
 const FORGOTTEN_MS = 60000;
-// Shares are those of the last turns, so that a new replica is soon equal.
+// Shares are those of the last rounds, so that a new replica soon has an equal share.
 const TURNS = 10;
-// The latencies kept of each replica.
+// Number of latencies kept per replica.
 const HISTORY = 30;
-// When nothing answers: the first pause, doubled each time, and the longest.
+// Backoff when nothing responds: the first pause, doubled each time, and the longest.
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
-// How often the figures change, slow enough to be read, and the time the rate is taken over.
+// Interval between updates of the figures, slow enough to read, and the time window of the rate.
 const SHOW_MS = 200;
 const RATE_MS = 2000;
-// What the histories show at least, lest noise look like mountains.
+// Minimum scale of the histories, so that noise does not look like peaks.
 const FULL_SCALE_MS = 10;
 
-// The places around the proxy, clockwise: columns and rows of the wide board, and of the narrow one.
+// Positions around the proxy, clockwise: columns and rows of the wide board, and of the narrow one.
 const WIDE = [[0, 1], [0, 0], [1, 0], [2, 0], [3, 0], [4, 0], [4, 1], [4, 2], [3, 2], [2, 2], [1, 2], [0, 2]];
 const NARROW = [[1, 0], [2, 0], [2, 1], [2, 2], [2, 3], [2, 4], [1, 4], [0, 4], [0, 3], [0, 2], [0, 1], [0, 0]];
 const wide = matchMedia("(min-width: 48rem)");
@@ -33,27 +33,27 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 const element = (id) => document.getElementById(id);
 
-// ---- What is known
+// ---- State
 
 let running = true;
 let rate = 5; // requests per second
-let pause = 0; // until the next request, in ms, when nothing answers
-let trouble = ""; // what is wrong then
+let pause = 0; // until the next request, in ms, while nothing responds
+let trouble = ""; // why
 let timer;
-let waiting = 0; // requests to be sent when a connection is free
-let asking = 0; // requests under way
-let requests = 0; // that have ended
-let errors = 0; // those of them without a good answer
-let turns = []; // the replicas that answered last
-let samples = []; // when there were how many requests
-const replicas = new Map(); // by name, in the order in which they answered first
+let waiting = 0; // requests waiting for a free connection
+let asking = 0; // requests in flight
+let requests = 0; // completed requests
+let errors = 0; // failed requests
+let turns = []; // replicas of the last responses
+let samples = []; // number of requests over time
+const replicas = new Map(); // by name, in order of their first response
 
 const present = () => [...replicas.values()].filter((replica) => !replica.gone);
 
-// ---- Asking
+// ---- Requests
 
 function schedule() {
-  // Ends an interval too: both kinds of timer are in one list.
+  // Clears an interval, too: both kinds of timer share one list.
   clearTimeout(timer);
   if (!running || document.hidden) return;
   timer = pause ? setTimeout(retry, pause) : setInterval(send, 1000 / rate, 1);
@@ -67,7 +67,7 @@ function retry() {
 
 function send(count) {
   waiting += count;
-  // A hidden tab asks nothing.
+  // A hidden tab sends nothing.
   while (waiting > 0 && asking < CONNECTIONS && !document.hidden) {
     waiting--;
     ask();
@@ -134,7 +134,7 @@ function reset() {
   show();
 }
 
-// ---- Showing
+// ---- Display
 
 function newReplica(name) {
   const card = element("replica").content.firstElementChild.cloneNode(true);
@@ -145,7 +145,7 @@ function newReplica(name) {
   return { requests: 0, latencies: [], card, way, lit };
 }
 
-// Gives each replica its place. Around the proxy they are as far from each other as can be.
+// Positions the replicas around the proxy, as far apart as possible.
 function arrange() {
   const now = performance.now();
   for (const [name, { gone, answered }] of replicas) {
@@ -158,7 +158,7 @@ function arrange() {
   ways.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
   for (const [i, { card, way, lit }] of board.entries()) {
     const place = (i * places.length) / board.length;
-    // Half a place goes towards the third and the ninth, or eight replicas would stand askew.
+    // Half a position is rounded towards the third and the ninth; otherwise eight replicas would not be symmetric.
     const [column, row] = places[Math.round(place + (3 - (place % 6)) / 100)];
     card.style.setProperty("--column", column);
     card.style.setProperty("--row", row);
@@ -172,8 +172,7 @@ function arrange() {
   keep(element("replicas"), board.map(({ card }) => card));
 }
 
-// Makes `children` those of `parent`. One that stays is not touched, so it moves to a new place and
-// does not appear there.
+// Sets the children of `parent`. Existing ones are not touched, so that they move to a new position.
 function keep(parent, children) {
   for (const child of [...parent.children]) if (!children.includes(child)) child.remove();
   for (const child of children) if (!child.isConnected) parent.append(child);
@@ -194,7 +193,7 @@ function show() {
   const counted = turns.slice(turns.length % Math.max(count, 1));
   const shares = new Map([...replicas.values()].map((replica) => [replica, 0]));
   for (const replica of counted) {
-    // Not one that has left the board since.
+    // Skip replicas that have been removed.
     if (shares.has(replica)) shares.set(replica, shares.get(replica) + 1 / counted.length);
   }
   const largest = Math.max(...shares.values());
@@ -219,7 +218,7 @@ function show() {
   element("errors").textContent = whole(errors);
   element("per-second").textContent = end > begin ? Math.round((1000 * (after - before)) / (end - begin)) : 0;
 
-  // Said aloud by screen readers, so it is written only when it changes.
+  // Read aloud by screen readers, so write it only when it changes.
   const status = element("status");
   const text = sentence(count, replicas.size - count);
   if (status.textContent !== text) status.textContent = text;
@@ -228,7 +227,7 @@ function show() {
 
 function sentence(count, gone) {
   if (!running) return "Paused.";
-  if (pause) return `${trouble} This page keeps asking, and goes on by itself.`;
+  if (pause) return `${trouble} This page keeps trying and recovers by itself.`;
   if (count === 0) return "";
   const answer = count === 1 ? "1 replica answers." : `${count} replicas answer in turn.`;
   const shown = count > WIDE.length ? ` ${WIDE.length} of them are shown.` : "";
