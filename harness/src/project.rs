@@ -149,15 +149,16 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         // Killed, not stopped: draining takes seconds, and has cases of its own.
-        let project = format!("label=com.docker.compose.project={}", self.name);
-        let ids = docker(&["ps", "--all", "--quiet", "--filter", &project]);
-        if !ids.is_empty() {
-            let remove = ["rm", "--force", "--volumes"];
-            docker(&[&remove[..], &ids.lines().collect::<Vec<_>>()].concat());
-        }
-        let down = "docker-compose down --volumes --remove-orphans";
-        if let Err(error) = output(&mut self.command(down)) {
-            eprintln!("{}: {down}\n{error}", Path::new(self.folder).display());
+        let remove = format!(
+            "docker ps --all --quiet --filter label=com.docker.compose.project={} \
+             | xargs --no-run-if-empty docker rm --force --volumes",
+            self.name
+        );
+        // No panic here: the test may be failing already.
+        for line in [&remove, "docker-compose down --volumes --remove-orphans"] {
+            if let Err(error) = output(&mut self.command(line)) {
+                eprintln!("{}: {line}\n{error}", Path::new(self.folder).display());
+            }
         }
     }
 }
