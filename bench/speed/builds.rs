@@ -68,7 +68,7 @@ fn rebuild(tools: Tools) -> Result<[f64; 2]> {
         output(&mut tools.command(copy.path(), &build))?;
         Ok(begin.elapsed().as_secs_f64())
     };
-    let program = root().join("task6/back-end/.");
+    let program = root().join("stack/back-end/.");
     output(Command::new("cp").arg("-r").args([&program, copy.path()]))?;
     build()?;
     let routes = copy.path().join("src/routes.rs");

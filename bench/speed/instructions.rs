@@ -71,7 +71,7 @@ fn count(case: &str, requests: u64) -> Result<u64> {
 ///
 /// When the API cannot be made, or `case` is none of them.
 pub fn run(case: &str, requests: u64) -> Result<()> {
-    let config = Config::from_list(&[])?;
+    let config = Config::from_variables(|_| None)?;
     let log = log::init(config.log_format, config.log_filter.clone())?;
     let replica = Replica::new("0123456789ab")?;
     let metrics = Metrics::new(log.dropped_lines())?;

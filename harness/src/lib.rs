@@ -1,9 +1,11 @@
 //! What tests and benchmarks need of a real Docker engine: containers and compose projects that clean up,
 //! clients, and waiting for conditions.
 
+pub mod checkout;
 pub mod container;
 pub mod http;
 pub mod load;
+pub mod networks;
 pub mod project;
 pub mod reader;
 pub mod readme;

@@ -22,17 +22,17 @@ static NUMBER: AtomicUsize = AtomicUsize::new(1);
 /// A compose project with its own name, taken down when dropped.
 pub struct Project {
     tools: Tools,
-    folder: &'static str,
+    folder: String,
     name: String,
     environment: Vec<(&'static str, String)>,
 }
 
 impl Project {
-    /// The project in `folder`. Starts nothing yet.
-    pub fn new(tools: Tools, folder: &'static str) -> Self {
+    /// The project in `folder`, which is relative to the top folder. Starts nothing yet.
+    pub fn new(tools: Tools, folder: &str) -> Self {
         Self {
             tools,
-            folder,
+            folder: folder.to_owned(),
             name: unique(&format!(
                 "project-{}",
                 NUMBER.fetch_add(1, Ordering::Relaxed)
@@ -49,7 +49,7 @@ impl Project {
 
     /// A command line in the folder, with the project's name and variables.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = self.tools.command(&root().join(self.folder), line);
+        let mut command = self.tools.command(&root().join(&self.folder), line);
         command
             .env("COMPOSE_PROJECT_NAME", &self.name)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -146,8 +146,26 @@ impl Project {
     }
 }
 
+/// Prints states and last log lines of the containers of a project.
+fn explain(project: &str) {
+    let label = format!("label=com.docker.compose.project={project}");
+    let list = ["ps", "--all", "--format", "{{.Names}}\t{{.Status}}"];
+    let Ok(containers) = output(Command::new("docker").args(list).args(["--filter", &label]))
+    else {
+        return;
+    };
+    for line in containers.lines() {
+        let name = line.split('\t').next().unwrap_or_default();
+        let logs = output(Command::new("docker").args(["logs", "--tail", "20", name]));
+        eprintln!("== {line}\n{}", logs.unwrap_or_else(|error| error));
+    }
+}
+
 impl Drop for Project {
     fn drop(&mut self) {
+        if thread::panicking() {
+            explain(&self.name);
+        }
         // Killed, not stopped: draining takes seconds, and has cases of its own.
         let remove = format!(
             "docker ps --all --quiet --filter label=com.docker.compose.project={} \
@@ -157,7 +175,7 @@ impl Drop for Project {
         // No panic here: the test may be failing already.
         for line in [&remove, "docker-compose down --volumes --remove-orphans"] {
             if let Err(error) = output(&mut self.command(line)) {
-                eprintln!("{}: {line}\n{error}", Path::new(self.folder).display());
+                eprintln!("{}: {line}\n{error}", Path::new(&self.folder).display());
             }
         }
     }

@@ -2,9 +2,12 @@
 
 use std::{
     fmt,
+    io::{self, Read},
     path::{Path, PathBuf},
-    process::{self, Command, Output, Stdio},
+    process::{self, Command, ExitStatus, Stdio},
 };
+
+use crate::trial::Missing;
 
 /// A builder, and the compose that goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub enum Tools {
 }
 
 /// Settings of the stack with their defaults. Set for every command, they override a `.env` on this machine.
-pub const SETTINGS: [(&str, &str); 10] = [
+pub const SETTINGS: [(&str, &str); 11] = [
     (
         "ACME_SERVER",
         "https://acme-v02.api.letsencrypt.org/directory",
@@ -30,21 +33,28 @@ pub const SETTINGS: [(&str, &str); 10] = [
     ("HTTPS_PORT", "443"),
     ("LOG_FORMAT", "text"),
     ("PROXY_WORKERS", "2"),
+    ("TRUSTED_PROXIES", ""),
 ];
 
 impl Tools {
     pub const ALL: [Self; 2] = [Self::Legacy, Self::Current];
 
     /// What is missing to use these tools, if anything.
-    pub fn missing(self) -> Option<&'static str> {
+    pub fn missing(self) -> Option<Missing> {
         let works = |line| output(Command::new("sh").args(["-c", line])).is_ok();
-        match self {
-            _ if !works("docker version") => Some("no Docker engine"),
-            Self::Legacy if !works("docker-compose version") => Some("no docker-compose"),
-            Self::Current if !works("docker compose version") => Some("no docker compose"),
-            Self::Current if !works("docker buildx version") => Some("no docker buildx"),
-            _ => None,
-        }
+        let missing = match self {
+            _ if !has_engine() => "no Docker engine",
+            Self::Legacy if !works("docker-compose version") => "no docker-compose",
+            Self::Legacy if engine_major().is_some_and(|major| major >= 26) => {
+                return Some(Missing::Impossible(
+                    "docker-compose 1 cannot recreate containers on Engine 26 and newer",
+                ));
+            }
+            Self::Current if !works("docker compose version") => "no docker compose",
+            Self::Current if !works("docker buildx version") => "no docker buildx",
+            _ => return None,
+        };
+        Some(Missing::Installable(missing))
     }
 
     /// A command line in `folder`. `docker-compose` is replaced by the compose of these tools.
@@ -88,13 +98,26 @@ impl fmt::Display for Tools {
     }
 }
 
+/// Whether a Docker engine responds.
+pub fn has_engine() -> bool {
+    output(Command::new("docker").arg("version")).is_ok()
+}
+
+/// The first number of the engine's version.
+fn engine_major() -> Option<u32> {
+    let mut version = Command::new("docker");
+    version.args(["version", "--format", "{{.Server.Version}}"]);
+    let version = output(&mut version).ok()?;
+    version.split('.').next()?.parse().ok()
+}
+
 /// Runs `.ci/base-images` if there is an engine: pulls missing base images, or builds stand-ins.
 ///
 /// # Errors
 ///
 /// When an image can be neither pulled nor built.
 pub fn base_images() -> Result<(), String> {
-    if output(Command::new("docker").arg("version")).is_err() {
+    if !has_engine() {
         return Ok(());
     }
     // It says which image is a stand-in, and takes minutes when there is none.
@@ -117,28 +140,28 @@ pub fn root() -> PathBuf {
     tests.parent().expect("tests is in the project").to_owned()
 }
 
-/// Runs `command` and returns its output and error output.
+/// Runs `command` and returns its output and error output, in the order in which they were written.
 ///
 /// # Errors
 ///
 /// When it fails, with its exit status and output.
 pub fn output(command: &mut Command) -> Result<String, String> {
-    // An input that stays open, as that of a terminal does: its end would be passed on as a key.
-    let mut spawn = || {
+    let mut run = || -> io::Result<(ExitStatus, Vec<u8>)> {
+        let (mut reader, writer) = io::pipe()?;
         let mut child = command
+            // An input that stays open, as that of a terminal does: its end would be passed on as a key.
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
             .spawn()?;
         let _input = child.stdin.take();
-        child.wait_with_output()
+        // The command's own copies of the writer, without which the reader finds its end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut text = vec![];
+        reader.read_to_end(&mut text)?;
+        Ok((child.wait()?, text))
     };
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = spawn().map_err(|error| error.to_string())?;
-    let text = [stdout, stderr].concat();
+    let (status, text) = run().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&text).into_owned();
     if status.success() {
         Ok(text)

@@ -128,7 +128,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("OPTIONS to a page", method("OPTIONS", "/", ""), &["405"]),
         ("TRACE to a page", method("TRACE", "/", ""), &["405"]),
         ("If-Match of another version of a page", get("/", "If-Match: \"other\"\r\n"), &["412"]),
-        ("a range beyond the end of a page", get("/", "Range: bytes=99999-\r\n"), &["416"]),
+        ("a range beyond the end of a page", get("/", "Range: bytes=99999-\r\n"), &["200"]),
         ("below the folder of the proxy's own pages", get("/error/nothing", ""), &["404"]),
         ("the proxy's own page", get("/error/error.html", ""), &["404"]),
         ("DELETE", method("DELETE", hello, ""), &["405"]),
@@ -159,7 +159,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("Upgrade: h2c", get(hello, "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"), &["200"]),
         ("TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), &["400"]),
         ("not HTTP at all", b"hello?\r\n\r\n".to_vec(), &["400"]),
-        ("Range nonsense", get("/", "Range: bytes=9-1,x-,-\r\n"), &["200", "416"]),
+        ("Range nonsense", get("/", "Range: bytes=9-1,x-,-\r\n"), &["200"]),
         ("Expect: 100-continue", method("POST", hello, "Expect: 100-continue\r\nContent-Length: 5\r\n"), &["405"]),
     ]
 }
@@ -202,7 +202,7 @@ fn bad_requests(_: &Project) {
             let for_api = line
                 .split(' ')
                 .nth(1)
-                .is_some_and(|path| path.starts_with("/api") && !path.contains(".."));
+                .is_some_and(|path| path.starts_with("/api"));
             let look = match for_api {
                 true => format!("\"status\":{error}}}"),
                 false => "<link rel=\"stylesheet\"".to_owned(),

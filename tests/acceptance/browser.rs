@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 use url::{ParseError, Url};
 
-use harness::wait;
+use harness::{networks, trial::Missing, wait};
 
 /// Names of the browser on common distributions.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -31,23 +31,24 @@ const SHOWN: Duration = Duration::from_secs(5);
 const WCAG: [&str; 5] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
 
 /// What is missing to drive a browser, if anything.
-pub fn missing() -> Option<&'static str> {
+pub fn missing() -> Option<Missing> {
     match () {
-        () if !NAMES.into_iter().any(runs) => Some("no browser"),
-        () if !runs("chromedriver") => Some("no chromedriver"),
+        () if !NAMES.into_iter().any(runs) => Some(Missing::Installable("no browser")),
+        () if !runs("chromedriver") => Some(Missing::Installable("no chromedriver")),
         () => None,
     }
 }
 
 /// What is missing to check accessibility, if anything.
-pub fn axe_missing() -> Option<&'static str> {
-    match env::var_os("AXE") {
-        Some(_) => None,
-        None => Some("no axe-core: AXE is not set to the path of its axe.min.js"),
-    }
+pub fn axe_missing() -> Option<Missing> {
+    const NONE: &str = "no axe-core: AXE is not set to the path of its axe.min.js";
+    env::var_os("AXE")
+        .is_none()
+        .then_some(Missing::Installable(NONE))
 }
 
-fn runs(program: &str) -> bool {
+/// Whether a program is there.
+pub fn runs(program: &str) -> bool {
     let version = Command::new(program).arg("--version").output();
     version.is_ok_and(|output| output.status.success())
 }
@@ -112,6 +113,7 @@ impl Browser {
             client,
             driver,
         };
+        networks::settle();
         browser.size(1280, 900);
         browser.media("light", "no-preference");
         browser.go(url);
@@ -189,7 +191,10 @@ impl Browser {
     pub fn shows_within(&self, limit: Duration, selector: &str, text: &str) {
         wait::until(limit, || match self.text(selector) {
             shown if shown == text => Ok(()),
-            shown => Err(format!("{selector}: {shown:?}, not {text:?}")),
+            shown => Err(format!(
+                "{selector}: {shown:?}, not {text:?}; console: {:?}",
+                self.console()
+            )),
         });
     }
 

@@ -63,6 +63,7 @@ pub fn others(tools: Tools) -> Vec<Trial> {
         with(tools, "the_handlers_deadline_is_configurable", deadline),
         on_upstream("slow_requests_are_waited_for", slow),
         on_upstream("slow: streams_may_be_silent", streams),
+        on_upstream("slow: reloads_with_web_sockets_leave_room", reloads),
         on_upstream("a_blocked_event_loop_is_restarted", blocked),
         on_upstream(
             "the_api_learns_the_truth_of_a_request",
@@ -72,11 +73,10 @@ pub fn others(tools: Tools) -> Vec<Trial> {
 }
 
 /// The final stack with two replicas of the tests' own upstream.
-const UPSTREAM: Shared<Project> = Shared("upstream", |tools| upstream(tools, 10));
+pub const UPSTREAM: Shared<Project> = Shared("upstream", |tools| upstream_with(tools, &[]));
 
-/// The final stack with two replicas of the tests' own upstream, whose handlers may take `timeout`
-/// seconds.
-fn upstream(tools: Tools, timeout: u32) -> Project {
+/// Builds the image of the tests' own upstream, `acceptance-upstream`.
+pub fn build_upstream(tools: Tools) {
     let context = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_upstream");
     fs::copy(program, context.path().join("upstream")).unwrap();
@@ -89,12 +89,18 @@ fn upstream(tools: Tools, timeout: u32) -> Project {
         ".",
         &format!("docker build --tag acceptance-upstream --file {file} {context}"),
     );
-    let project = Project::new(tools, ".")
-        .with("API_REQUEST_TIMEOUT", timeout)
-        .with(
-            "COMPOSE_FILE",
-            "docker-compose.yml:tests/acceptance/upstream.yml",
-        );
+}
+
+/// The final stack with these settings and two replicas of the tests' own upstream.
+pub fn upstream_with(tools: Tools, settings: &[(&'static str, &str)]) -> Project {
+    build_upstream(tools);
+    let mut project = Project::new(tools, ".").with(
+        "COMPOSE_FILE",
+        "docker-compose.yml:tests/acceptance/upstream.yml",
+    );
+    for (name, value) in settings {
+        project = project.with(name, value);
+    }
     project.run("docker-compose build front-end proxy");
     project.run("docker-compose up -d");
     ok("http://localhost/api/hello");
@@ -122,7 +128,7 @@ fn unharmed(project: &Project) {
 
 /// Asserts that every container uses at most half of its memory limit.
 #[track_caller]
-fn has_room(project: &Project) {
+pub fn has_room(project: &Project) {
     for service in ["api", "proxy"] {
         for id in project.containers(service) {
             let limit: f64 = inspect(&id, "{{.HostConfig.Memory}}").parse().unwrap();
@@ -197,7 +203,7 @@ fn send(method: &str, path: &str, headers: &[(&str, &str)]) -> (Answer, Duration
 }
 
 /// How often a request for `path` was carried out by all replicas.
-fn carried_out(project: &Project, path: &str) -> usize {
+pub fn carried_out(project: &Project, path: &str) -> usize {
     // Logs are in order: once a later request is logged, all earlier ones are.
     let replicas = project.containers("api");
     let marker = format!("/api/slow/0?after={path}");
@@ -263,7 +269,7 @@ fn slow(project: &Project) {
 
 fn unanswered(tools: Tools) {
     // The API's deadline is longer than the proxy's, as if its machine were cut off.
-    let project = upstream(tools, 60);
+    let project = upstream_with(tools, &[("API_REQUEST_TIMEOUT", "60")]);
     thread::scope(|scope| {
         for (method, most) in [("POST", 1), ("PUT", 1), ("GET", 2)] {
             let project = &project;
@@ -290,7 +296,7 @@ fn unanswered(tools: Tools) {
 }
 
 fn deadline(tools: Tools) {
-    let project = upstream(tools, 2);
+    let project = upstream_with(tools, &[("API_REQUEST_TIMEOUT", "2")]);
     let (answer, time) = send("POST", "/api/never?deadline", &[]);
     assert_eq!(answer.status, 504, "{answer:?}");
     assert!(!answer.served_by().is_empty());
@@ -355,6 +361,41 @@ fn web_socket() {
         thread::sleep(Duration::from_secs(3));
     }
     socket.close(None).unwrap();
+}
+
+/// Time for an old worker to end: its `worker_shutdown_timeout` of 15 s, and room.
+const SHUT_DOWN: Duration = Duration::from_secs(20);
+
+fn reloads(project: &Project) {
+    const RELOADS: usize = 15;
+    let proxy = project.container("proxy");
+    let processes = || docker(&["top", &proxy, "-o", "pid,args"]);
+    let mut sockets = vec![];
+    let mut most = 0;
+    for _ in 0..RELOADS {
+        for _ in 0..3 {
+            let stream = TcpStream::connect(("127.0.0.1", PORT)).unwrap();
+            let (socket, _) = tungstenite::client("ws://localhost/api/echo", stream).unwrap();
+            sockets.push(socket);
+        }
+        docker(&["exec", &proxy, "nginx", "-s", "reload"]);
+        most = most.max(processes().lines().count() - 1);
+        // Slower than a person reloads, and faster than old workers end.
+        thread::sleep(Duration::from_secs(2));
+    }
+    let limit: usize = inspect(&proxy, "{{.HostConfig.PidsLimit}}")
+        .parse()
+        .unwrap();
+    println!("{most} of {limit} processes");
+    assert!(most <= limit / 2, "{most} of {limit} processes");
+    has_room(project);
+    wait::until(SHUT_DOWN, || {
+        match processes().matches("is shutting down").count() {
+            0 => Ok(()),
+            old => Err(format!("{old} old workers")),
+        }
+    });
+    unharmed(project);
 }
 
 fn stopped_terminal(tools: Tools) {

@@ -6,10 +6,11 @@ use std::{
 };
 
 use harness::{
+    checkout::Checkout,
     container::{Container, ENGINE_OPTIONS},
     http,
     project::Project,
-    tools::{SETTINGS, Tools, docker, inspect, output, root},
+    tools::{SETTINGS, Tools, docker, inspect, output, root, unique},
     wait,
 };
 use libtest_mimic::Trial;
@@ -43,7 +44,81 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
 
 /// Claims for both generations of compose.
 pub fn both(tools: Tools) -> Vec<Trial> {
-    vec![with(tools, "settings_are_read_from_env", env_file)]
+    vec![
+        with(tools, "settings_are_read_from_env", env_file),
+        with(tools, "a_checkout_may_have_a_strict_umask", strict_umask),
+    ]
+}
+
+/// Images whose files are read by a user that is not root, their folders, and a command that reads them.
+const READ_WITHOUT_ROOT: [(&str, &str, &[&str]); 6] = [
+    ("front-end2", "task2/front-end", &["nginx"]),
+    ("front-end", "stack/front-end", &["nginx", "-t"]),
+    ("proxy", "stack/proxy", &["nginx", "-t"]),
+    (
+        "certbot",
+        "deploy/https/certbot",
+        &[
+            "--entrypoint=cat",
+            "/renew.sh",
+            "/config/letsencrypt/cli.ini",
+        ],
+    ),
+    (
+        "prometheus",
+        "deploy/metrics/prometheus",
+        &[
+            "--entrypoint=promtool",
+            "check",
+            "config",
+            "/etc/prometheus/prometheus.yml",
+        ],
+    ),
+    (
+        "blackbox",
+        "deploy/metrics/blackbox-exporter",
+        &[
+            "--config.check",
+            "--config.file=/etc/blackbox_exporter/config.yml",
+        ],
+    ),
+];
+
+fn strict_umask(tools: Tools) {
+    let checkout = Checkout::with_strict_umask();
+    for (name, folder, command) in READ_WITHOUT_ROOT {
+        let image = unique(&format!("umask-{name}"));
+        let line = format!("docker build --tag {image} {folder}");
+        let built = output(&mut tools.command(checkout.path(), &line));
+        built.unwrap_or_else(|error| panic!("{line}\n{error}"));
+        let _removed = Image(&image);
+        if let ["nginx"] = command {
+            // As root, whose workers are not.
+            let front_end = Container::run(&image, &["--publish=9000:9000"]);
+            for path in ["", "style.css", "icon.svg"] {
+                ok(&format!("http://localhost:9000/{path}"));
+            }
+            drop(front_end);
+            continue;
+        }
+        let (options, words) = match command {
+            [entry_point, words @ ..] if entry_point.starts_with("--entrypoint") => {
+                (&command[..1], words)
+            }
+            words => (&command[..0], words),
+        };
+        let run = [&["run", "--rm"], options, &[&*image], words].concat();
+        docker(&run);
+    }
+}
+
+/// An image that is removed when dropped.
+struct Image<'a>(&'a str);
+
+impl Drop for Image<'_> {
+    fn drop(&mut self) {
+        docker(&["rmi", self.0]);
+    }
 }
 
 /// A Docker configuration with an HTTP proxy for containers that does not exist.
@@ -76,7 +151,7 @@ fn http_proxy(tools: Tools) {
         );
     }
     // The images' own health checks are the same.
-    for image in ["hello-front-end:task6", "hello-proxy:task6"] {
+    for image in ["hello-front-end:stack", "hello-proxy:stack"] {
         let check = inspect(image, "{{json .Config.Healthcheck.Test}}");
         let compose = inspect(
             &project.container(if image.contains("proxy") {
@@ -117,10 +192,10 @@ fn ipv6(tools: Tools) {
 
 /// A kernel that was started with `ipv6.disable=1`.
 fn no_ipv6(tools: Tools) {
-    tools.run("task6", "docker build -t hello-api:task6 back-end");
+    tools.run("stack", "docker build -t hello-api:stack back-end");
     let profile = root().join("tests/acceptance/no-ipv6.json");
     let seccomp = format!("--security-opt=seccomp={}", profile.display());
-    let api = Container::run("hello-api:task6", &["--publish=5252:5252", &seccomp]);
+    let api = Container::run("hello-api:stack", &["--publish=5252:5252", &seccomp]);
     ok("http://localhost:5252/api/hello");
     wait::until(HEALTHY, || {
         match inspect(&api.name, "{{.State.Health.Status}}").as_str() {
@@ -221,9 +296,9 @@ fn env_file(tools: Tools) {
     // Compose 1 requires the build folders to exist.
     for context in [
         "deploy/https/certbot",
-        "task6/back-end",
-        "task6/front-end",
-        "task6/proxy",
+        "stack/back-end",
+        "stack/front-end",
+        "stack/proxy",
     ] {
         fs::create_dir_all(folder.path().join(context)).unwrap();
     }
@@ -246,7 +321,7 @@ fn env_file(tools: Tools) {
         .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(shown.lines().count(), 11, "{shown}");
+    assert_eq!(shown.lines().count(), 12, "{shown}");
     assert_eq!(config(STACK, &example), config(STACK, ""));
     assert_eq!(config(STACK, &shown), config(STACK, ""));
     let required = "DOMAIN=example.com\nEMAIL=admin@example.com\n";
@@ -299,7 +374,7 @@ fn podman(tools: Tools) {
     ));
     wait::until(PODMAN, || machine.run("test -S /run/podman/podman.sock"));
     // Build only the images based on nginx, which shows that OCI images have no health check.
-    for image in ["hello-api:task6", "nginx:1.30"] {
+    for image in ["hello-api:stack", "nginx:1.30"] {
         let pipe = format!(
             "docker save {image} | docker exec --interactive {name} podman load --quiet",
             name = machine.0.name
@@ -311,7 +386,7 @@ fn podman(tools: Tools) {
         machine.must(&format!("podman rmi localhost/{image}"));
     }
     machine.must(
-        "mkdir /stack && cd /source && cp --recursive docker-compose.yml task6 /stack \
+        "mkdir /stack && cd /source && cp --recursive docker-compose.yml stack /stack \
          && cd /stack && podman compose build front-end proxy",
     );
     // On a real machine, systemd runs the health checks.

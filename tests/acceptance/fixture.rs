@@ -2,7 +2,14 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use harness::{http, project::Project, shared, tools::Tools, trial, wait};
+use harness::{
+    http,
+    project::Project,
+    shared,
+    tools::{Tools, inspect},
+    trial::{self, Missing},
+    wait,
+};
 use libtest_mimic::Trial;
 
 use crate::browser;
@@ -19,15 +26,18 @@ pub enum Need {
     Browser,
     /// axe-core, in a browser.
     Axe,
+    /// The commands of a README use it.
+    Curl,
 }
 
-fn missing(tools: Tools, need: Option<Need>) -> Option<&'static str> {
+fn missing(tools: Tools, need: Option<Need>) -> Option<Missing> {
     // Cached, because docker-compose 1 takes half a second to start.
-    static MISSING: [OnceLock<Option<&str>>; 2] = [const { OnceLock::new() }; 2];
+    static MISSING: [OnceLock<Option<Missing>>; 2] = [const { OnceLock::new() }; 2];
     let tools = *MISSING[tools as usize].get_or_init(|| tools.missing());
     tools.or_else(|| match need {
         None => None,
         Some(Need::Browser) => browser::missing(),
+        Some(Need::Curl) => (!browser::runs("curl")).then_some(Missing::Installable("no curl")),
         Some(Need::Axe) => browser::axe_missing().or_else(browser::missing),
     })
 }
@@ -44,7 +54,12 @@ fn case(
 
 /// A case without a shared fixture.
 pub fn with(tools: Tools, name: &str, test: fn(Tools)) -> Trial {
-    case(tools, name, None, move || {
+    with_need(tools, name, None, test)
+}
+
+/// A case without a shared fixture that needs something.
+pub fn with_need(tools: Tools, name: &str, need: Option<Need>, test: fn(Tools)) -> Trial {
+    case(tools, name, need, move || {
         shared::end();
         trial::assert_free(&PORTS);
         test(tools);
@@ -115,6 +130,10 @@ impl Stack {
     fn restore(self, project: &Project) {
         let counts = ["api", "front-end", "proxy"].map(|service| project.containers(service).len());
         if counts != [self.replicas, 1, 1] {
+            // One that hung is unhealthy until its next check, and `up` does not wait for that.
+            for id in ["api", "front-end"].map(|service| project.containers(service)) {
+                id.iter().for_each(|id| healthy(id));
+            }
             project.run(&format!(
                 "docker-compose up -d --no-recreate --scale api={}",
                 self.replicas
@@ -144,6 +163,17 @@ impl Stack {
             }
         });
     }
+}
+
+/// Waits until a container is healthy.
+#[track_caller]
+pub fn healthy(id: &str) {
+    wait::until(READY, || {
+        match inspect(id, "{{.State.Health.Status}}").as_str() {
+            "healthy" => Ok(()),
+            other => Err(format!("{id} is {other}")),
+        }
+    });
 }
 
 /// A case on a shared stack.

@@ -98,8 +98,14 @@ fn line(project: &Project, service: &str, text: &str) -> String {
 
 /// Sends a request for a page and one to the API. Returns their ids.
 fn two_requests() -> [String; 2] {
-    ["http://localhost/icon.svg", "http://localhost/api/hello"]
+    [&new_page("icon.svg"), "http://localhost/api/hello"]
         .map(|url| ok(url).header("x-request-id").to_owned())
+}
+
+/// The URL of a page that is not in the proxy's cache, so that the front-end is asked.
+fn new_page(path: &str) -> String {
+    let now = Timestamp::now().as_microsecond();
+    format!("http://localhost/{path}?{now}")
 }
 
 fn joined(project: &Project) {
@@ -279,7 +285,7 @@ fn idle(project: &Project) {
         false => Err("the proxy is not healthy"),
     });
     // What was asked before is in the log by then.
-    let asked = ok("http://localhost/").header("x-request-id").to_owned();
+    let asked = ok(&new_page("")).header("x-request-id").to_owned();
     line(project, "proxy", &asked);
     line(project, "front-end", &asked);
     let before = SERVICES.map(|service| log(project, service));

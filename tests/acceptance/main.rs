@@ -11,6 +11,8 @@ mod busy;
 mod cross_origin;
 mod environments;
 mod fixture;
+mod in_front;
+mod invalid;
 mod logs;
 mod pages;
 mod readmes;
@@ -18,6 +20,7 @@ mod resilience;
 mod service;
 mod stack;
 mod tasks;
+mod up;
 
 use std::{
     env,
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     for tools in Tools::ALL {
         trials.extend(tasks::trials(tools));
         trials.extend(readmes::trials(tools));
+        trials.extend(up::both(tools));
         trials.extend(stack::both(tools));
         trials.extend(environments::both(tools));
     }
@@ -62,8 +66,13 @@ fn main() -> ExitCode {
     trials.extend(logs::trials(tools));
     trials.extend(board::trials(tools));
     trials.extend(pages::trials(tools));
+    trials.extend(in_front::trials(tools));
+    trials.extend(invalid::trials(tools));
     trials.extend(busy::trials(tools));
     trials.extend(busy::others(tools));
+    trials.extend(invalid::others(tools));
+    trials.extend(in_front::others(tools));
+    trials.extend(pages::others(tools));
     trials.extend(stack::others(tools));
     trials.extend(service::trials(tools));
     trials.extend(resilience::others(tools));
@@ -71,6 +80,7 @@ fn main() -> ExitCode {
     trials.extend(cross_origin::others(tools));
     trials.extend(logs::others(tools));
     trials.extend(environments::trials(tools));
+    trials.extend(up::trials(tools));
     trials.extend(readmes::operating(tools));
     trial::run(trials)
 }

@@ -9,7 +9,7 @@ use harness::{
 };
 use libtest_mimic::Trial;
 
-use crate::fixture::with;
+use crate::fixture::{Need, with_need};
 
 const README: &str = "README.md";
 
@@ -24,18 +24,35 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         |tools| run(tools, "task5", README),
         |tools| run(tools, "task6", README),
     ];
-    let tasks = (tasks.into_iter().enumerate())
-        .map(|(number, run)| with(tools, &format!("task{number}: {claim}"), run));
-    let top = with(tools, &format!("README.md: {claim}"), |tools| {
-        run(tools, ".", README)
+    let tasks = (tasks.into_iter().enumerate()).map(|(number, run)| {
+        with_need(
+            tools,
+            &format!("task{number}: {claim}"),
+            Some(Need::Curl),
+            run,
+        )
     });
-    tasks.chain([top]).collect()
+    let stack = with_need(
+        tools,
+        &format!("stack: {claim}"),
+        Some(Need::Curl),
+        |tools| run(tools, "stack", README),
+    );
+    let top = with_need(
+        tools,
+        &format!("README.md: {claim}"),
+        Some(Need::Curl),
+        |tools| run(tools, ".", README),
+    );
+    tasks.chain([stack, top]).collect()
 }
 
 /// Its updates need Compose 2.
 pub fn operating(tools: Tools) -> Vec<Trial> {
     let name = "slow: the commands of OPERATING.md print what it shows";
-    vec![with(tools, name, |tools| run(tools, ".", "OPERATING.md"))]
+    vec![with_need(tools, name, Some(Need::Curl), |tools| {
+        run(tools, ".", "OPERATING.md")
+    })]
 }
 
 /// Runs the commands of a file in `folder`, there.

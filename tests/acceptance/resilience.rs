@@ -17,7 +17,7 @@ use hyper::{Method, StatusCode};
 use libtest_mimic::Trial;
 
 use crate::{
-    fixture::{Stack, on_stack, with},
+    fixture::{Stack, healthy, on_stack, with},
     stack::shares,
     tasks::{ok, ok_within},
 };
@@ -104,12 +104,7 @@ fn one_of_three(
         // One that was paused is not healthy for the engine until its next check, and the proxy is
         // not started before it is.
         for id in project.containers("api") {
-            wait::until(Duration::from_secs(20), || {
-                match inspect(&id, "{{.State.Health.Status}}").as_str() {
-                    "healthy" => Ok(()),
-                    other => Err(other.to_owned()),
-                }
-            });
+            healthy(&id);
         }
         project.run("docker-compose up -d --no-recreate --scale api=3");
         wait::until(RECOVERED, || {
@@ -208,9 +203,9 @@ fn new_version(project: &Project) {
         let load = Load::start(PORT, HELLO);
         // Stands for docker-compose build after a change of the program.
         project.run(&format!(
-            "printf 'FROM hello-api:task6\\nLABEL test={version}\\n' | docker build -t hello-api:task6 -"
+            "printf 'FROM hello-api:stack\\nLABEL test={version}\\n' | docker build -t hello-api:stack -"
         ));
-        let image = inspect("hello-api:task6", "{{.Id}}");
+        let image = inspect("hello-api:stack", "{{.Id}}");
         project.run("docker-compose up -d --no-recreate --scale api=4 api");
         wait::until(Duration::from_secs(20), || {
             let replicas = project.containers("api");
@@ -309,9 +304,9 @@ fn repeated(tools: Tools) {
             Container::run_command(&name, "nginx:1.30", &options, &["sh", "-c", closes])
         })
         .collect();
-    tools.run("task6", "docker build -t hello-proxy:task6 proxy");
+    tools.run("stack", "docker build -t hello-proxy:stack proxy");
     let publish = ["--publish", "80:80"];
-    let _proxy = Container::run("hello-proxy:task6", &[on_network, publish].concat());
+    let _proxy = Container::run("hello-proxy:stack", &[on_network, publish].concat());
     let ask = |method: &str, path: &str| {
         let url = format!("http://localhost{path}");
         http::send(&http::client(), method, &url, &[("content-length", "0")])

@@ -17,6 +17,7 @@ use harness::{
 };
 use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Trial;
+use serde_json::Value;
 
 use crate::{
     environments::workers,
@@ -62,8 +63,11 @@ pub fn both(tools: Tools) -> Vec<Trial> {
 }
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
-    let name = "replicas_stop_within_a_second_and_a_half";
-    vec![on_stack(tools, name, Stack::of(2), stops)]
+    let on = |name, test| on_stack(tools, name, Stack::of(2), test);
+    vec![
+        on("replicas_say_who_they_are", says_who),
+        on("replicas_stop_within_a_second_and_a_half", stops),
+    ]
 }
 
 /// Cases with fixtures of their own.
@@ -91,10 +95,34 @@ pub fn shares(url: &str, requests: usize) -> BTreeMap<String, usize> {
     shares
 }
 
+/// Clients that send at once, and requests of each.
+const CLIENTS: usize = 16;
+const REQUESTS: usize = 100;
+
+/// Asserts that so many replicas get the same number of requests from clients that send at once.
+#[track_caller]
+pub fn exact_shares(replicas: usize) {
+    let url = "http://localhost/api/hello";
+    let mut all = BTreeMap::<String, usize>::new();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| shares(url, REQUESTS)))
+            .collect();
+        for client in clients {
+            for (replica, answers) in client.join().unwrap() {
+                *all.entry(replica).or_default() += answers;
+            }
+        }
+    });
+    assert_eq!(all.len(), replicas, "{all:?}");
+    let equal = CLIENTS * REQUESTS / replicas;
+    for answers in all.values() {
+        assert!((equal..=equal + 1).contains(answers), "{all:?}");
+    }
+}
+
 fn round_robin(tools: Tools) {
-    const CLIENTS: usize = 16;
     const REPLICAS: usize = 3;
-    const REQUESTS: usize = 100;
     // More workers than cores.
     let project = Project::new(tools, ".").with("PROXY_WORKERS", 4);
     project.run(&format!(
@@ -107,23 +135,7 @@ fn round_robin(tools: Tools) {
         REPLICAS => Ok(()),
         less => Err(format!("{less} replicas")),
     });
-
-    let mut all = BTreeMap::<String, usize>::new();
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| shares(url, REQUESTS)))
-            .collect();
-        for client in clients {
-            for (replica, answers) in client.join().unwrap() {
-                *all.entry(replica).or_default() += answers;
-            }
-        }
-    });
-    assert_eq!(all.len(), REPLICAS);
-    let equal = CLIENTS * REQUESTS / REPLICAS;
-    for answers in all.values() {
-        assert!((equal..=equal + 1).contains(answers), "{all:?}");
-    }
+    exact_shares(REPLICAS);
 
     // And over connections that were kept, where each would have left one behind in TIME_WAIT. The
     // API's image has no shell, so another one looks, from the same network, for port 5252: 0x1484.
@@ -133,9 +145,10 @@ fn round_robin(tools: Tools) {
         // Both families, because a dual-stack socket is listed with IPv6.
         let sockets = docker(&[&look[..], &["cat", "/proc/net/tcp", "/proc/net/tcp6"]].concat());
         let connections = sockets.matches(":1484 ").count();
+        let requests = CLIENTS * REQUESTS / REPLICAS;
         assert!(
-            (1..equal / 2).contains(&connections),
-            "{connections} for {equal} requests"
+            (1..requests / 2).contains(&connections),
+            "{connections} for {requests} requests"
         );
     }
 }
@@ -233,7 +246,7 @@ fn proxy_alone(tools: Tools) {
 
 fn healthy(project: &Project) {
     project.run("docker-compose config");
-    api_image("hello-api:task6", API_SIZE);
+    api_image("hello-api:stack", API_SIZE);
     // The proxy starts when the others are healthy.
     let started = inspect(&project.container("proxy"), "{{.State.StartedAt}}");
     let started: Timestamp = started.parse().unwrap();
@@ -341,6 +354,19 @@ fn hardened(project: &Project) {
         published.lines().all(|line| line.starts_with("80/tcp -> ")),
         "{published}"
     );
+}
+
+fn says_who(_: &Project) {
+    let answer = ok("http://localhost/api/whoami");
+    let whoami: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(whoami["replica"], answer.served_by());
+    let page = ok("http://localhost/api");
+    let heading = format!("<h1>Replica {}</h1>", page.served_by());
+    assert!(page.body.contains(&heading), "{}", page.body);
+    // For health checks only.
+    let page = http::get("http://localhost/healthz").unwrap();
+    assert_eq!(page.status, 404);
+    assert!(page.body.contains("<h1>Error 404</h1>"), "{page:?}");
 }
 
 fn stops(project: &Project) {

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     on_site,
-    site::{HOST, HTTPS, RENEWED, Site},
+    site::{FIRST_START, HOST, HTTPS, RENEWED, Site},
     with,
 };
 
@@ -46,6 +46,7 @@ pub fn settings(tools: Tools) -> Vec<Trial> {
     vec![
         with(tools, "https_names_a_missing_variable", missing),
         with(tools, "https_names_a_wrong_variable", wrong),
+        with(tools, "https_runs_in_the_foreground", foreground),
         on_site(tools, "https_answers_within_a_minute_of_up", answers),
     ]
 }
@@ -89,6 +90,14 @@ fn missing(tools: Tools) {
 }
 
 fn wrong(tools: Tools) {
+    let site = |variable, value: &str| {
+        Project::new(tools, ".")
+            .with("COMPOSE_FILE", "docker-compose.yml:deploy/https.yml")
+            .with("DOMAIN", HOST)
+            .with("EMAIL", "admin@stack.test")
+            .with(variable, value)
+    };
+    site("DOMAIN", HOST).run("docker-compose build");
     for (variable, value, expected) in [
         ("DOMAIN", "https://stack.test", "a host name in lower case"),
         ("DOMAIN", "Stack.test", "a host name in lower case"),
@@ -100,18 +109,26 @@ fn wrong(tools: Tools) {
             "the address of an ACME directory",
         ),
     ] {
-        let project = Project::new(tools, ".")
-            .with("COMPOSE_FILE", "docker-compose.yml:deploy/https.yml")
-            .with("DOMAIN", HOST)
-            .with("EMAIL", "admin@stack.test")
-            .with(variable, value);
-        project.run("docker-compose build");
+        let project = site(variable, value);
         output(&mut project.command("docker-compose up -d")).expect_err("it fails");
         let log = project.run("docker-compose logs https-settings");
         let message = format!("{variable} is '{value}': expected {expected}");
         assert!(log.contains(&message), "{log}");
         assert_eq!(project.containers("certbot").len(), 0);
     }
+}
+
+/// `up` in the foreground ends with the first container that exits, and none does.
+fn foreground(tools: Tools) {
+    let site = Site::new(tools, HTTPS);
+    site.project.run("docker-compose build");
+    let up = site
+        .project
+        .spawn("docker-compose up --abort-on-container-exit");
+    site.wait_for_https(FIRST_START);
+    let settings = site.project.container("https-settings");
+    assert_eq!(inspect(&settings, "{{.State.Health.Status}}"), "healthy");
+    up.interrupt();
 }
 
 fn answers(site: &Site) {
@@ -206,6 +223,15 @@ fn answers(site: &Site) {
     }
 }
 
+/// Whether testssl.sh was too quick: it closes its first connection at once, on a busy machine before it has the session
+/// that it wants to resume, and calls that a connect problem.
+fn is_race(finding: &Value) -> bool {
+    let text = |key: &str| finding[key].as_str().unwrap_or_default();
+    text("severity") == "WARN"
+        && text("id").starts_with("sessionresumption")
+        && text("finding").contains("connect problem")
+}
+
 fn testssl(site: &Site) {
     let network = format!("--network=container:{}", site.project.container("proxy"));
     let root = site.root().unwrap();
@@ -243,6 +269,7 @@ fn testssl(site: &Site) {
                 .any(|fine| finding["severity"] == *fine)
         })
         .filter(|finding| !FINDINGS.iter().any(|(id, _)| finding["id"] == *id))
+        .filter(|finding| !is_race(finding))
         .collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }
@@ -388,7 +415,7 @@ fn nothing_lost(site: &Site) {
     });
     under_load(site, "a new version", || {
         project.run(
-            "printf 'FROM hello-api:task6\\nLABEL test=https\\n' | docker build -t hello-api:task6 -",
+            "printf 'FROM hello-api:stack\\nLABEL test=https\\n' | docker build -t hello-api:stack -",
         );
         project.run("docker-compose up -d --wait --no-recreate --scale api=4 api");
         project.run("docker-compose up -d --scale api=2");

@@ -7,6 +7,7 @@ use std::{
 };
 
 use harness::{
+    checkout::Checkout,
     http,
     project::Project,
     tools::{Tools, docker, inspect, root},
@@ -35,7 +36,11 @@ const METRICS: &str = "docker-compose.yml:deploy/metrics.yml";
 
 /// Claims for both generations of compose.
 pub fn both_tools(tools: Tools) -> Vec<Trial> {
-    vec![with(tools, "every_replica_is_scraped", scraped)]
+    vec![
+        with(tools, "every_replica_is_scraped", scraped),
+        with(tools, "changed_rules_are_used_after_up", changed_rules),
+        with(tools, "nothing_of_the_project_is_mounted", not_mounted),
+    ]
 }
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
@@ -181,6 +186,53 @@ fn scraped(tools: Tools) {
     assert_eq!(flags["storage.tsdb.retention.size"], "512MiB");
 }
 
+fn changed_rules(tools: Tools) {
+    let checkout = Checkout::copy();
+    let project = Project::new(tools, &checkout.folder()).with("COMPOSE_FILE", METRICS);
+    project.run("docker-compose up -d --build");
+    let has = |alert: &str| -> Result<(), String> {
+        let rules = api("rules")?;
+        match rules.to_string().contains(&format!("\"name\":\"{alert}\"")) {
+            true => Ok(()),
+            false => Err(format!("no {alert}: {rules}")),
+        }
+    };
+    wait::until(NOTICED, || has("NoReplica"));
+    // As an editor and git do it: a new file in the place of the old one.
+    let rules = checkout.path().join("deploy/metrics/prometheus/alerts.yml");
+    let text = fs::read_to_string(&rules).unwrap();
+    fs::remove_file(&rules).unwrap();
+    fs::write(&rules, text.replace("NoReplica", "NobodyThere")).unwrap();
+    project.run("docker-compose up -d --build");
+    wait::until(NOTICED, || has("NobodyThere"));
+    drop(project);
+    // The image of this checkout, for the other cases.
+    Project::new(tools, ".")
+        .with("COMPOSE_FILE", METRICS)
+        .run("docker-compose build prometheus");
+}
+
+/// On a remote engine, files of this machine cannot be mounted.
+fn not_mounted(tools: Tools) {
+    let project = Project::new(tools, ".")
+        .with(
+            "COMPOSE_FILE",
+            "docker-compose.yml:deploy/https.yml:deploy/metrics.yml",
+        )
+        .with("DOMAIN", "stack.test")
+        .with("EMAIL", "admin@stack.test");
+    let config = project.run("docker-compose config");
+    let (services, volumes) = config.split_once("\nvolumes:").expect("named volumes");
+    assert!(services.contains("/certificates"), "{config}");
+    assert!(volumes.contains("certificates:"), "{config}");
+    let here = root().canonicalize().unwrap().display().to_string();
+    let bind = services.lines().find(|line| {
+        let line = line.trim_start_matches([' ', '-']);
+        line.starts_with("type: bind") || line.trim_start_matches("source: ").starts_with(&here)
+    });
+    assert_eq!(bind, None, "{config}");
+}
+
 fn rules(_: Tools) {
     let project = format!("--volume={}:/project:ro", root().display());
     let text = docker(&[
@@ -196,9 +248,12 @@ fn rules(_: Tools) {
     ]);
     assert!(text.contains("SUCCESS"), "{text}");
     // Each alert fires in one of the test cases.
-    let (rules, cases) = ["deploy/metrics/alerts.yml", "tests/deploy/alerts.yml"]
-        .map(|file| fs::read_to_string(root().join(file)).unwrap())
-        .into();
+    let (rules, cases) = [
+        "deploy/metrics/prometheus/alerts.yml",
+        "tests/deploy/alerts.yml",
+    ]
+    .map(|file| fs::read_to_string(root().join(file)).unwrap())
+    .into();
     for rule in rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{load::Load, wait};
+use harness::{load::Load, tools::Tools, wait};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         on_the_swarm("the_stack_has_no_rights_to_spare", hardened),
         on_the_swarm("the_registry_is_asked_for", no_registry),
         on_the_swarm("every_replica_is_scraped", scraped),
+        on_the_swarm("changed_rules_are_used_after_a_deploy", changed_rules),
         on_the_swarm("proxies_outlive_the_front_end", no_front_end),
         on_the_swarm("nothing_is_lost_when_scaled", scaled),
         on_the_swarm("nothing_is_lost_when_updated", updated),
@@ -138,6 +139,28 @@ fn scraped(swarm: &Swarm) {
             }
         });
     }
+}
+
+/// A changed rule is in the image, so that `docker stack deploy` rolls it out.
+fn changed_rules(swarm: &Swarm) {
+    let [one, ..] = swarm.machines() else {
+        panic!("no machine")
+    };
+    let image = format!("{}/hello-prometheus:stack", swarm.local_registry());
+    let change = "RUN sed -i s/NoReplica/NobodyThere/ /etc/prometheus/alerts.yml";
+    for line in [
+        format!("printf 'FROM {image}\n{change}\n' | docker build --tag {image} -"),
+        format!("docker push {image}"),
+    ] {
+        Tools::Current.run(".", &line);
+    }
+    one.must(
+        "REGISTRY=registry:5000 VERSION=1 docker stack deploy --with-registry-auth --detach=true \
+         --compose-file swarm.yml --compose-file swarm-metrics.yml hello",
+    );
+    let rule = "docker exec $(docker ps --quiet --filter name=hello_prometheus) \
+                grep NobodyThere /etc/prometheus/alerts.yml";
+    wait::every(Duration::from_secs(1), SCRAPED, || one.run(rule));
 }
 
 /// Without a front-end there are no pages, but the proxies must stay for the API.

@@ -12,7 +12,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use harness::{container, tools::Tools, trial};
+use harness::{
+    container,
+    tools::Tools,
+    trial::{self, Missing},
+};
 use libtest_mimic::Trial;
 
 use crate::swarm::Swarm;
@@ -39,13 +43,13 @@ fn on_the_swarm(name: &str, test: fn(&Swarm)) -> Trial {
 }
 
 /// What is missing to run a swarm here, if anything.
-fn missing() -> Option<&'static str> {
+fn missing() -> Option<Missing> {
     // The load is made inside the network of a machine. That of this one can be entered by those who
     // have the right to enter any.
     let may_enter = || container::enter(&File::open("/proc/self/ns/net")?);
     Tools::Current.missing().or_else(|| {
         may_enter()
             .is_err()
-            .then_some("no right to enter a network")
+            .then_some(Missing::Installable("no right to enter a network"))
     })
 }

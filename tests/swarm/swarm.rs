@@ -120,9 +120,6 @@ impl Machine {
     }
 }
 
-/// Image that the nodes would pull from the internet.
-const PROMETHEUS: &str = "prom/prometheus:v3.5.3";
-
 /// Image of the nodes and of the registry.
 const MACHINE: &str = "acceptance-machine";
 
@@ -170,15 +167,6 @@ impl Swarm {
                 &format!("{folder}/."),
                 &format!("{}:/root/", machine.container()),
             ]);
-        }
-        // Load it from this engine, because the nodes reach only the registry of the README.
-        for machine in &swarm.machines {
-            let pipe = format!(
-                "docker save {PROMETHEUS} | docker exec --interactive {} docker load",
-                machine.container()
-            );
-            output(Command::new("sh").args(["-c", &pipe]))
-                .unwrap_or_else(|error| panic!("{error}"));
         }
         swarm.follow_readme();
         swarm
@@ -233,7 +221,7 @@ impl Swarm {
     }
 
     /// Address of the registry on this machine, where it needs no TLS.
-    fn local_registry(&self) -> String {
+    pub fn local_registry(&self) -> String {
         let published = docker(&["port", &self.registry.name, "5000/tcp"]);
         let port = published.rsplit(':').next().expect("a port");
         format!("localhost:{port}")
@@ -300,6 +288,11 @@ impl Swarm {
     /// Restores the deployed version, with equally many replicas on each node.
     #[track_caller]
     pub fn put_in_order(&self) {
+        // A case that failed may have left one drained.
+        for machine in &self.machines {
+            let activate = format!("docker node update --availability active {}", machine.name);
+            wait::every(INTERVAL, PATIENCE, || self.machines[0].run(&activate));
+        }
         self.wait_for_machines();
         self.deploy(VERSION);
         self.wait_for_version(VERSION);
@@ -441,19 +434,26 @@ impl Drop for Swarm {
                 eprintln!("{error}");
             }
         }
-        // Untag the images of the registry, which is gone.
+        // Untag the images of the registry, which is gone. By their digest where the tag has moved.
         let reference = format!("reference={}/*", self.local_registry());
-        let images = docker(&[
+        let format = "{{.Repository}} {{.Tag}} {{.Digest}}";
+        let list = [
             "images",
-            "--quiet",
+            "--digests",
             "--filter",
             &reference,
             "--format",
-            "{{.Repository}}:{{.Tag}}",
-        ]);
-        if !images.is_empty() {
-            let images: Vec<_> = images.lines().collect();
-            docker(&[&["rmi"], &images[..]].concat());
+            format,
+        ];
+        for image in docker(&list).lines() {
+            let name = match image.split(' ').collect::<Vec<_>>()[..] {
+                [name, "<none>", digest] => format!("{name}@{digest}"),
+                [name, tag, _] => format!("{name}:{tag}"),
+                _ => panic!("{image}: expected a name, a tag and a digest"),
+            };
+            if let Err(error) = output(Command::new("docker").args(["rmi", &name])) {
+                eprintln!("docker rmi {name}: {error}");
+            }
         }
     }
 }

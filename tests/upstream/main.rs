@@ -1,23 +1,26 @@
 //! The API with additional handlers: slow, silent and blocked ones.
 
 use std::{
-    collections::BTreeMap, convert::Infallible, future, process::ExitCode, thread, time::Duration,
+    collections::BTreeMap,
+    convert::Infallible,
+    env, future,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    process::ExitCode,
+    thread,
+    time::Duration,
 };
 
-use api::{
-    config::{Command, Config},
-    healthcheck,
-    replica::Replica,
-};
+use api::replica::Replica;
 use axum::{
     Json, Router,
     extract::{
         Path, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode, header},
     response::{
-        IntoResponse,
+        AppendHeaders, IntoResponse,
         sse::{Event, Sse},
     },
     routing::{any, get},
@@ -26,20 +29,41 @@ use futures_util::stream;
 use tokio::time::sleep;
 use tracing::info;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let config = Config::from_args();
-    let result = match config.command {
-        Some(Command::Healthcheck) => healthcheck::ask(config.address).await,
-        None => api::run(config, routes).await,
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+fn main() -> ExitCode {
+    match env::args().nth(1).as_deref() {
+        Some("invalid") => invalid(),
+        _ => api::run(routes),
     }
+}
+
+/// Serves invalid responses on port 5252, for ever. Logs each request as `METHOD PATH`.
+fn invalid() -> ExitCode {
+    let listener = TcpListener::bind(("0.0.0.0", 5252)).expect("the port is free");
+    for stream in listener.incoming().flatten() {
+        thread::spawn(move || answer_invalid(&stream));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Answers one request, and closes the connection.
+fn answer_invalid(mut stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let line = lines.next().unwrap_or_default();
+    // Unread headers would reset the connection.
+    lines.take_while(|line| !line.is_empty()).for_each(drop);
+    let mut words = line.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next());
+    let path = path.unwrap_or_default();
+    println!("{method} {path}");
+    let ok = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n";
+    let response = match path.split('/').nth(2) {
+        Some("too-large") => format!("{ok}large: {}\r\n\r\nok", "a".repeat(20_000)),
+        Some("bad-header") => format!("{ok}no colon\r\n\r\nok"),
+        Some("early-end") => ok.to_owned(),
+        _ => format!("{ok}\r\nok"),
+    };
+    // The proxy closes when it has seen enough.
+    let _ = stream.write_all(response.as_bytes());
 }
 
 fn routes(replica: Replica) -> Router {
@@ -50,6 +74,8 @@ fn routes(replica: Replica) -> Router {
         .route("/api/echo", any(echo))
         .route("/api/block", any(block))
         .route("/api/headers", get(headers))
+        .route("/api/cookies/{number}", get(cookies))
+        .route("/api/unprocessable", get(unprocessable))
 }
 
 /// Responds after this time.
@@ -68,6 +94,22 @@ async fn headers(headers: HeaderMap) -> Json<BTreeMap<String, Vec<String>>> {
         all.entry(name.to_string()).or_default().push(value);
     }
     Json(all)
+}
+
+/// So many cookies, of 1 KB each.
+async fn cookies(Path(number): Path<usize>) -> impl IntoResponse {
+    info!("carried out");
+    let cookie = |index| {
+        let value = "a".repeat(1024 - "set-cookie: c00=\r\n".len());
+        (header::SET_COOKIE, format!("c{index:02}={value}"))
+    };
+    AppendHeaders((0..number).map(cookie).collect::<Vec<_>>())
+}
+
+/// A handler's own error.
+async fn unprocessable() -> impl IntoResponse {
+    let fields = BTreeMap::from([("title", "is empty: expected text")]);
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(fields))
 }
 
 /// Never responds.

@@ -1,10 +1,16 @@
 #!/bin/sh
-# Gets a certificate for DOMAIN from ACME_SERVER and renews it, for as long as it runs. `renew.sh check`
-# only checks these variables.
+# Gets a certificate for DOMAIN from ACME_SERVER and renews it, for as long as it runs. `renew.sh check` only checks
+# DOMAIN, EMAIL and ACME_SERVER: it creates /tmp/checked if they are valid, and waits.
 set -eu
 
-# wrong VARIABLE VALUE EXPECTED
-wrong() { echo "$1 is '$2': expected $3" >&2; exit 1; }
+# Without a handler, PID 1 ignores SIGTERM, and docker stop takes 10 s.
+trap 'exit 0' TERM INT
+
+# A signal interrupts wait, but not a foreground command.
+run() { "$@" & wait $!; }
+
+# wrong VARIABLE VALUE EXPECTED. It waits instead of exiting: docker-compose 1 takes a service that has exited for healthy.
+wrong() { echo "$1 is '$2': expected $3" >&2; run sleep infinity; exit 1; }
 
 # is REGEX VALUE: whether all of VALUE matches. It may be of several lines, and then does not.
 is() { printf '%s\n' "$2" | tr '\n' ' ' | grep -qxE "$1 "; }
@@ -15,13 +21,10 @@ is "($label\.)+$label" "$DOMAIN" && ! is '.*\.[0-9]+' "$DOMAIN" && [ ${#DOMAIN} 
 is '[^@ ]+@[^@ ]+\.[^@ ]+' "$EMAIL" || wrong EMAIL "$EMAIL" "an e-mail address, such as admin@example.com"
 is 'https://[^ ]+' "$ACME_SERVER" ||
   wrong ACME_SERVER "$ACME_SERVER" "the address of an ACME directory, such as https://acme.example.com/directory"
-[ "${1:-}" != check ] || exit 0
-
-# Without a handler, PID 1 ignores SIGTERM, and docker stop takes 10 s.
-trap 'exit 0' TERM INT
-
-# A signal interrupts wait, but not a foreground command.
-run() { "$@" & wait $!; }
+if [ "${1:-}" = check ]; then
+  touch /tmp/checked
+  run sleep infinity
+fi
 
 # Certbot recommends two checks a day. Retry after a minute, then after twice as long each time, up to an hour:
 # Let's Encrypt allows 5 failures, and one more every 12 minutes.

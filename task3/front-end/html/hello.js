@@ -1,5 +1,6 @@
-// Another port is another origin. The browser lets this page read the response because the API allows it (CORS).
-const api = "http://localhost:5252/api/hello";
+// The API is on the machine that this page comes from, and another port is another origin. The browser lets the page
+// read the response because the API allows it (CORS).
+const api = `http://${location.hostname}:5252/api/hello`;
 
 async function hello() {
   const response = await fetch(api);
