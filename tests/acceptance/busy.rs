@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::{
     fixture::{Shared, Stack, on, on_stack, with},
+    logs::assert_whole_lines,
     resilience::{HUNG, RECOVERED},
     service::memory,
     stack::{LOGGED, STOP},
@@ -146,6 +147,7 @@ fn crowd(project: &Project) {
     load.stop()
         .assert_nothing_lost("6,000 clients", Duration::MAX);
     unharmed(project);
+    assert_whole_lines(project);
     let load = Load::start(PORT, HELLO);
     load.go_on_for(Duration::from_secs(2));
     load.stop()
