@@ -88,6 +88,51 @@ fn task6_adds_few_lines_to_task5() {
 
 /// Not that of the final stack, which runs without root.
 #[test]
+fn the_lessons_have_one_order() {
+    for task in 0..=6 {
+        let readme = read(&format!("task{task}/README.md"));
+        let headings: Vec<_> = readme
+            .lines()
+            .filter(|line| line.starts_with("## "))
+            .collect();
+        let missing = "## What is still missing for real use";
+        let headings = headings.into_iter().filter(|&heading| heading != missing);
+        let order = [
+            "## New here",
+            "## Do it",
+            "## Break it",
+            "## What you know now",
+        ];
+        assert!(headings.eq(order), "task{task}/README.md");
+    }
+}
+
+#[test]
+fn each_word_of_the_lessons_is_explained_once() {
+    let mut explained = BTreeMap::new();
+    for task in 0..=6 {
+        let readme = read(&format!("task{task}/README.md"));
+        let tables = readme
+            .split("\n\n")
+            .filter(|part| part.starts_with("| Word"));
+        let rows = tables.flat_map(str::lines);
+        let words = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        for word in words {
+            if let Some(before) = explained.insert(word.to_owned(), task) {
+                panic!("task{task}/README.md: task{before}/README.md has explained `{word}`");
+            }
+        }
+    }
+    assert!(!explained.is_empty());
+}
+
+#[test]
+fn the_front_page_fits_into_a_hundred_lines() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 100, "{lines}");
+}
+
+#[test]
 fn the_front_ends_of_the_tasks_are_made_alike() {
     for other in ["task3", "task5"] {
         same(

@@ -5,12 +5,13 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use tempfile::TempDir;
 
 use crate::{
-    readme::Step,
+    checkout::Checkout,
+    readme::{Action, Step},
     tools::{Tools, in_terminal, output, root, unique},
     wait,
 };
 
-/// How long a `curl` is retried: a service that was just started may not listen yet.
+/// How long a command that only looks is repeated: a service that was just started may not listen yet.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs commands in a folder and compares their output with the README. Whatever they start is removed when this
@@ -18,28 +19,56 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Reader {
     tools: Tools,
     folder: PathBuf,
-    project: String,
+    /// The name of the compose project; the folder's if none.
+    project: Option<String>,
+    /// What `folder` is in, unless it is this checkout.
+    checkout: Option<Checkout>,
     environment: Vec<(&'static str, String)>,
     /// The folder of `.curlrc`.
     curl_home: TempDir,
-    /// Containers to remove in the end.
+    /// Containers and networks to remove in the end.
     containers: Vec<String>,
+    networks: Vec<String>,
 }
 
 impl Reader {
-    /// A reader in `folder`.
+    /// A reader in `folder` of this checkout, who changes no files.
     pub fn new(tools: Tools, folder: &str) -> Self {
+        let purpose = format!("readme-{}", folder.replace('.', "top"));
+        Self::at(tools, root().join(folder), Some(unique(&purpose)), None)
+    }
+
+    /// A reader in `folder` of a copy of this checkout, committed to a repository of its own.
+    pub fn of_a_copy(tools: Tools, folder: &str) -> Self {
+        let checkout = Checkout::copy();
+        let path = checkout.path().join(folder);
+        let reader = Self::at(tools, path, None, Some(checkout));
+        let commit = "git init --quiet && git add --all && \
+                      git -c user.name=reader -c user.email=reader@example.com commit --quiet --message start";
+        let mut command = reader.command(commit);
+        command.current_dir(reader.checkout.as_ref().expect("just made").path());
+        output(&mut command).unwrap_or_else(|error| panic!("{commit}\n{error}"));
+        reader
+    }
+
+    fn at(
+        tools: Tools,
+        folder: PathBuf,
+        project: Option<String>,
+        checkout: Option<Checkout>,
+    ) -> Self {
         let curl_home = tempfile::tempdir().unwrap();
         // As on a terminal, where curl shows no progress of an answer that it prints.
         fs::write(curl_home.path().join(".curlrc"), "silent\nshow-error\n").unwrap();
-        let purpose = format!("readme-{}", folder.replace('.', "top"));
         Self {
             tools,
-            folder: root().join(folder),
-            project: unique(&purpose),
+            folder,
+            project,
+            checkout,
             environment: vec![],
             curl_home,
             containers: vec![],
+            networks: vec![],
         }
     }
 
@@ -56,41 +85,90 @@ impl Reader {
         };
         let mut command = self.tools.command(&self.folder, &line);
         command
-            .env("COMPOSE_PROJECT_NAME", &self.project)
+            .envs((self.project.iter()).map(|name| ("COMPOSE_PROJECT_NAME", name)))
             .env("CURL_HOME", self.curl_home.path())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Does what the README says.
+    ///
+    /// # Panics
+    ///
+    /// When a command fails or succeeds and should not, or its output differs; when a file cannot be changed so.
+    #[track_caller]
+    pub fn follow(&mut self, action: &Action) {
+        match action {
+            Action::Run(step) => self.run(step),
+            Action::Write { file, text } => self.write(file, text),
+            Action::Change { file, old, new } => {
+                let path = self.folder.join(file);
+                let text =
+                    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+                assert_eq!(
+                    text.matches(old).count(),
+                    1,
+                    "{file}: expected once:\n{old}"
+                );
+                self.write(file, &text.replace(old, new));
+            }
+        }
+    }
+
+    #[track_caller]
+    fn write(&self, file: &str, text: &str) {
+        assert!(
+            self.checkout.is_some(),
+            "{file} of this checkout would be changed"
+        );
+        let path = self.folder.join(file);
+        fs::write(path, text).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
 
     /// Runs one command.
     ///
     /// # Panics
     ///
-    /// When it fails, or its output differs.
+    /// When it fails or succeeds and should not, or its output differs.
     #[track_caller]
-    pub fn follow(&mut self, step: &Step) {
-        let patience = match step.line.starts_with("curl ") {
+    pub fn run(&mut self, step: &Step) {
+        let line = step.line.as_str();
+        let only_looks =
+            line.starts_with("curl ") || line.contains(" logs ") || line.contains(" ps ");
+        let patience = match only_looks {
             true => PATIENCE,
             false => Duration::ZERO,
         };
         wait::until(patience, || self.once(step));
-        let mut words = step.line.split_whitespace();
-        if step.line.starts_with("docker run ") && words.any(|word| word == "--name") {
+        let mut words = line.split_whitespace();
+        if line.starts_with("docker run ") && words.any(|word| word == "--name") {
             self.containers.extend(words.next().map(str::to_owned));
+        } else if let Some(network) = line.strip_prefix("docker network create ") {
+            self.networks.push(network.to_owned());
         }
     }
 
     fn once(&self, step: &Step) -> Result<(), String> {
         let line = &step.line;
-        let actual = output(&mut self.command(line)).map_err(|error| format!("{line}\n{error}"))?;
+        let actual = match (output(&mut self.command(line)), step.fails) {
+            (Ok(text), false) => text,
+            // Without the first line, which is the status.
+            (Err(error), true) => error.split_once('\n').unwrap_or_default().1.to_owned(),
+            (Ok(text), true) => return Err(format!("{line}\nexpected it to fail\n{text}")),
+            (Err(error), false) => return Err(format!("{line}\n{error}")),
+        };
         step.check(&actual)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        for container in &self.containers {
-            let remove = format!("docker rm --force --volumes {container}");
+        let containers =
+            (self.containers.iter()).map(|name| format!("docker rm --force --volumes {name}"));
+        // It fails when the README has removed it.
+        let networks =
+            (self.networks.iter()).map(|name| format!("docker network rm {name} || true"));
+        for remove in containers.chain(networks) {
             if let Err(error) = output(&mut self.command(&remove)) {
                 eprintln!("{remove}\n{error}");
             }

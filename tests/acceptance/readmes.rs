@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use harness::{
     reader::Reader,
-    readme::Step,
+    readme::Action,
     tools::{Tools, root},
 };
 use libtest_mimic::Trial;
@@ -44,7 +44,13 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         Some(Need::Curl),
         |tools| run(tools, ".", README),
     );
-    tasks.chain([stack, top]).collect()
+    let break_it = with_need(
+        tools,
+        &format!("stack: {}", claim.replace("the README", "break-it.md")),
+        Some(Need::Curl),
+        |tools| run(tools, ".", "stack/break-it.md"),
+    );
+    tasks.chain([stack, break_it, top]).collect()
 }
 
 /// Its updates need Compose 2.
@@ -55,22 +61,42 @@ pub fn operating(tools: Tools) -> Vec<Trial> {
     })]
 }
 
-/// Runs the commands of a file in `folder`, there.
+/// Does what a file says in `folder`, in a copy of this checkout.
 fn run(tools: Tools, folder: &str, file: &str) {
     let text = fs::read_to_string(root().join(folder).join(file)).unwrap();
-    let mut reader = Reader::new(tools, folder);
-    let steps = Step::all(&text);
-    assert!(!steps.is_empty(), "{folder}/{file} has no console block");
+    let mut reader = Reader::of_a_copy(tools, folder);
+    let actions = Action::all(&text);
+    let steps = actions.iter().filter_map(|action| match action {
+        Action::Run(step) => Some(step),
+        _ => None,
+    });
     // Version 1 of compose has no --wait, and is not for the blocks that need it.
     let current_only: BTreeSet<_> = steps
-        .iter()
         .filter(|step| step.line.contains(" --wait"))
         .map(|step| step.block)
         .collect();
-    for mut step in steps {
-        if tools == Tools::Legacy && !current_only.contains(&step.block) {
-            step.line = step.line.replace("docker compose ", "docker-compose ");
+    assert!(!actions.is_empty(), "{folder}/{file} says nothing to do");
+    for mut action in actions {
+        if let Action::Run(step) = &mut action
+            && tools == Tools::Legacy
+            && !current_only.contains(&step.block)
+        {
+            step.line = as_version_1(&step.line);
+            let expected = step.expected.lines().map(as_version_1);
+            step.expected = expected.collect::<Vec<_>>().join("\n");
         }
-        reader.follow(&step);
+        reader.follow(&action);
     }
+}
+
+/// A line for version 1 of compose, whose containers are named `task6_api_1` and not `task6-api-1`.
+fn as_version_1(line: &str) -> String {
+    let line = line.replace("docker compose ", "docker-compose ");
+    let words = line.split(' ').map(|word| match word.rsplit_once('-') {
+        Some((service, number)) if number.parse::<u8>().is_ok() => {
+            service.replacen('-', "_", 1) + "_" + number
+        }
+        _ => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }

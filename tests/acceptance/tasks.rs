@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     net::TcpStream,
     process::Command,
     sync::{Mutex, PoisonError},
@@ -177,6 +177,13 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         ),
         on(
             tools,
+            "task3: without CORS (the API of task 2), the browser blocks the response and says why",
+            browser,
+            task3,
+            is_blocked,
+        ),
+        on(
+            tools,
             "task4: docker-compose starts the API on port 5252 and the page on port 9000",
             None,
             task4,
@@ -233,7 +240,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         ),
         on(
             tools,
-            "task6: docker-compose up --scale api=2 starts two replicas",
+            "task6: docker-compose up --scale api=2, the command in 2-api-servers.txt, starts two replicas",
             None,
             task6,
             |task6| assert_eq!(task6.project.host_names("api").len(), 2),
@@ -542,6 +549,33 @@ fn misses_its_api((api, _): &(Container, Container)) {
     page.go(PAGE);
     page.shows(HEADING, GREETING);
     page.shows("#help[hidden]", help);
+}
+
+/// The API of task 2 under the page of task 3.
+fn is_blocked((api, _): &(Container, Container)) {
+    stop(&api.name);
+    let folder = root().join("task2/back-end").display().to_string();
+    docker(&["build", "--quiet", "--tag", "hello-api:task2", &folder]);
+    let task2 = Container::run("hello-api:task2", &["--publish", "5252:5252"]);
+    ok("http://localhost:5252/api/hello");
+    let page = Browser::open(PAGE);
+    page.size(800, 300);
+    page.shows(HEADING, UNREACHABLE);
+    let console = page.console().join("\n");
+    let readme = fs::read_to_string(root().join("task3/README.md")).unwrap();
+    let shown = readme
+        .split("```")
+        .find(|block| block.contains("CORS policy"));
+    let shown = shown.expect("the README shows what the console says");
+    let message = shown.trim_start_matches("text").trim().replace('\n', " ");
+    assert!(console.contains(&message), "{console}");
+    let picture = page.screenshot();
+    if env::var_os("UPDATE_SCREENSHOT").is_some() {
+        fs::write(root().join("task3/blocked.png"), &picture).unwrap();
+    }
+    drop(task2);
+    docker(&["start", &api.name]);
+    ok("http://localhost:5252/api/hello");
 }
 
 /// Task 6, started in the foreground by its command.

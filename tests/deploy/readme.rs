@@ -49,7 +49,7 @@ fn run(tools: Tools) {
         step.line = step
             .line
             .replace("https://example.com", "--insecure https://localhost");
-        reader.follow(&step);
+        reader.run(&step);
         // After Prometheus and the certificate are there.
         if step.line.contains("metrics.yml") {
             for (link, expression) in links.drain(..) {
