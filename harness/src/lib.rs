@@ -5,7 +5,6 @@ pub mod checkout;
 pub mod container;
 pub mod http;
 pub mod load;
-pub mod networks;
 pub mod project;
 pub mod reader;
 pub mod readme;

@@ -12,7 +12,7 @@ use std::{
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::{networks, shared, tools};
+use crate::{shared, tools};
 
 /// Names and durations of the cases that have run.
 static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(vec![]);
@@ -40,10 +40,8 @@ pub fn run(trials: Vec<Trial>) -> ExitCode {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
-    let bridge = (!arguments.list && tools::has_engine()).then(networks::keep_up);
     let code = libtest_mimic::run(&arguments, trials).exit_code();
     shared::end();
-    drop(bridge);
     print_slowest();
     print_ignored();
     code

@@ -33,27 +33,16 @@ const TURNS: Duration = Duration::from_secs(20);
 const RECOVERY: Duration = Duration::from_secs(12);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
-    let on = |name, need, replicas, test| {
-        on_stack_with(tools, name, Some(need), Stack::of(replicas), test)
-    };
+    let on =
+        |name, need, replicas, test| on_stack_with(tools, name, need, Stack::of(replicas), test);
     vec![
-        on("the_board_shows_the_replicas", Need::Browser, 2, replicas),
-        on("the_board_shows_who_is_gone", Need::Browser, 3, gone),
-        on(
-            "the_board_says_that_nothing_answers",
-            Need::Browser,
-            2,
-            silence,
-        ),
-        on("the_board_is_used_by_keyboard", Need::Browser, 2, keyboard),
-        on(
-            "the_board_sends_nothing_when_hidden",
-            Need::Browser,
-            2,
-            hidden,
-        ),
-        on("the_board_fits_every_window", Need::Browser, 1, sizes),
-        on("the_board_is_accessible", Need::Axe, 3, accessible),
+        on("the_board_shows_the_replicas", None, 2, replicas),
+        on("the_board_shows_who_is_gone", None, 3, gone),
+        on("the_board_says_that_nothing_answers", None, 2, silence),
+        on("the_board_is_used_by_keyboard", None, 2, keyboard),
+        on("the_board_sends_nothing_when_hidden", None, 2, hidden),
+        on("the_board_fits_every_window", None, 1, sizes),
+        on("the_board_is_accessible", Some(Need::Axe), 3, accessible),
     ]
 }
 

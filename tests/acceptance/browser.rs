@@ -1,11 +1,9 @@
-//! A real browser with one page, driven through chromedriver.
+//! A real browser with one page, driven through chromedriver, in a container.
+//!
+//! On the machine itself, Chromium would end its requests with `ERR_NETWORK_CHANGED` whenever a network of the engine comes or
+//! goes.
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{env, fs, process::Command, sync::Once, time::Duration};
 
 use fantoccini::{
     Client, ClientBuilder,
@@ -19,25 +17,27 @@ use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 use url::{ParseError, Url};
 
-use harness::{networks, trial::Missing, wait};
+use harness::{
+    container::Container,
+    http,
+    tools::{docker, root},
+    trial::Missing,
+    wait,
+};
 
-/// Names of the browser on common distributions.
-const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+const IMAGE: &str = "acceptance-browser";
+
+/// Time for chromedriver to listen.
+const START: Duration = Duration::from_secs(20);
+
+/// What the browser resolves to this machine.
+const THIS_MACHINE: &str = "MAP localhost host.docker.internal, MAP 127.0.0.1 host.docker.internal";
 
 /// Default time for a page to show something.
 const SHOWN: Duration = Duration::from_secs(5);
 
 /// Rule sets of axe-core: WCAG 2.2, levels A and AA.
 const WCAG: [&str; 5] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
-
-/// What is missing to drive a browser, if anything.
-pub fn missing() -> Option<Missing> {
-    match () {
-        () if !NAMES.into_iter().any(runs) => Some(Missing::Installable("no browser")),
-        () if !runs("chromedriver") => Some(Missing::Installable("no chromedriver")),
-        () => None,
-    }
-}
 
 /// What is missing to check accessibility, if anything.
 pub fn axe_missing() -> Option<Missing> {
@@ -57,35 +57,46 @@ pub fn runs(program: &str) -> bool {
 pub struct Browser {
     runtime: Runtime,
     client: Client,
-    driver: Child,
+    /// Dropped last.
+    _container: Container,
 }
 
 impl Browser {
     /// Opens `url`, 1280 pixels wide, in light colours.
     #[track_caller]
     pub fn open(url: &str) -> Self {
-        let mut driver = Command::new("chromedriver")
-            // Any free port, which it prints.
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("chromedriver runs");
-        let output = BufReader::new(driver.stdout.take().expect("it is piped"));
-        let port = output
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                let port = line.strip_prefix("ChromeDriver was started successfully on port ")?;
-                Some(port.trim_end_matches('.').to_owned())
-            })
-            .expect("chromedriver names its port");
+        static BUILD: Once = Once::new();
+        BUILD.call_once(|| {
+            let folder = root().join("tests/acceptance/browser");
+            docker(&[
+                "build",
+                "--quiet",
+                "--tag",
+                IMAGE,
+                &folder.display().to_string(),
+            ]);
+        });
+        let options = [
+            "--publish=127.0.0.1::9515",
+            "--add-host=host.docker.internal:host-gateway",
+            // Default 64 MB, which Chromium's pages exhaust.
+            "--shm-size=512m",
+        ];
+        let container = Container::run_command("browser", IMAGE, &options, &[]);
+        let address = docker(&["port", &container.name, "9515/tcp"]);
+        let driver = format!("http://{address}");
+        let ready = format!("{driver}/status");
+        wait::until(START, || {
+            http::get(&ready).map_err(|error| error.to_string())
+        });
 
         let capabilities = json!({
             "goog:chromeOptions": {
                 "args": [
                     "--headless",
-                    // As root or in a container, it cannot create its sandbox.
+                    // In a container, it cannot create its sandbox.
                     "--no-sandbox",
+                    format!("--host-resolver-rules={THIS_MACHINE}"),
                     "--disable-gpu",
                     "--disable-quic",
                     "--no-first-run",
@@ -105,15 +116,14 @@ impl Browser {
         let client = runtime.block_on(
             ClientBuilder::new(HttpConnector::new())
                 .capabilities(capabilities)
-                .connect(&format!("http://127.0.0.1:{port}")),
+                .connect(&driver),
         );
         let client = client.expect("a session of chromedriver");
         let browser = Self {
             runtime,
             client,
-            driver,
+            _container: container,
         };
-        networks::settle();
         browser.size(1280, 900);
         browser.media("light", "no-preference");
         browser.go(url);
@@ -268,12 +278,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Closing the session ends the browser, but not chromedriver.
         if let Err(error) = self.runtime.block_on(self.client.clone().close()) {
             eprintln!("the browser: {error}");
         }
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 }
 

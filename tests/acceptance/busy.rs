@@ -55,7 +55,7 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
 
 /// Cases with fixtures of their own.
 pub fn others(tools: Tools) -> Vec<Trial> {
-    let on_upstream = |name, test| on(tools, name, None, UPSTREAM, test);
+    let on_upstream = |name, test| on(tools, name, UPSTREAM, test);
     vec![
         with(tools, "weak_replicas_answer_every_request", weak),
         with(tools, "a_low_limit_of_open_files_is_raised", few_files),

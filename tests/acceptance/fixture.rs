@@ -23,8 +23,7 @@ const READY: Duration = Duration::from_secs(20);
 /// What a case needs besides the tools.
 #[derive(Clone, Copy)]
 pub enum Need {
-    Browser,
-    /// axe-core, in a browser.
+    /// axe-core, for the browser.
     Axe,
     /// The commands of a README use it.
     Curl,
@@ -36,9 +35,8 @@ fn missing(tools: Tools, need: Option<Need>) -> Option<Missing> {
     let tools = *MISSING[tools as usize].get_or_init(|| tools.missing());
     tools.or_else(|| match need {
         None => None,
-        Some(Need::Browser) => browser::missing(),
         Some(Need::Curl) => (!browser::runs("curl")).then_some(Missing::Installable("no curl")),
-        Some(Need::Axe) => browser::axe_missing().or_else(browser::missing),
+        Some(Need::Axe) => browser::axe_missing(),
     })
 }
 
@@ -81,11 +79,10 @@ impl<T> Copy for Shared<T> {}
 pub fn on<T: Send + 'static>(
     tools: Tools,
     name: &str,
-    need: Option<Need>,
     Shared(of, start): Shared<T>,
     test: fn(&T),
 ) -> Trial {
-    case(tools, name, need, move || {
+    case(tools, name, None, move || {
         let start = || {
             trial::assert_free(&PORTS);
             start(tools)

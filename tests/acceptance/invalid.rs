@@ -31,17 +31,10 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
 /// Cases with fixtures of their own.
 pub fn others(tools: Tools) -> Vec<Trial> {
     vec![
-        on(
-            tools,
-            "16_kb_of_response_headers_arrive",
-            None,
-            UPSTREAM,
-            headers,
-        ),
+        on(tools, "16_kb_of_response_headers_arrive", UPSTREAM, headers),
         on(
             tools,
             "an_error_of_a_handler_arrives_as_it_is",
-            None,
             UPSTREAM,
             own_error,
         ),

@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 
 use crate::{
     browser::Browser,
-    fixture::{Need, Stack, on_stack, on_stack_with, with},
+    fixture::{Stack, on_stack, with},
     tasks::ok,
 };
 
@@ -29,7 +29,7 @@ const GONE: Duration = Duration::from_secs(3);
 pub fn trials(tools: Tools) -> Vec<Trial> {
     let name = "the_page_is_compressed_and_never_stale";
     vec![
-        on_stack_with(tools, name, Some(Need::Browser), Stack::of(1), cached),
+        on_stack(tools, name, Stack::of(1), cached),
         on_stack(
             tools,
             "no_page_is_lost_without_the_front_end",
@@ -166,14 +166,12 @@ fn cached(project: &Project) {
     );
     project.run("docker-compose up -d --no-deps front-end");
     wait::until(UPDATED, || {
-        let script = ask("board.js", &[]).body;
-        match script.contains("\"New\"") {
-            true => Ok(()),
-            false => Err("the old script"),
+        browser.go(PAGE);
+        match browser.text("title") {
+            title if title == "New" => Ok(()),
+            title => Err(format!("the old script: {title}")),
         }
     });
-    browser.go(PAGE);
-    browser.shows("title", "New");
     project.run("docker-compose build front-end");
     project.run("docker-compose up -d --no-deps front-end");
     ok(PAGE);

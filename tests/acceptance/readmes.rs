@@ -92,11 +92,15 @@ fn run(tools: Tools, folder: &str, file: &str) {
 /// A line for version 1 of compose, whose containers are named `task6_api_1` and not `task6-api-1`.
 fn as_version_1(line: &str) -> String {
     let line = line.replace("docker compose ", "docker-compose ");
-    let words = line.split(' ').map(|word| match word.rsplit_once('-') {
-        Some((service, number)) if number.parse::<u8>().is_ok() => {
-            service.replacen('-', "_", 1) + "_" + number
+    let words = line.split(' ').map(|word| {
+        let parts: Vec<_> = word.split('-').collect();
+        match parts[..] {
+            [project, .., number] if parts.len() > 2 && number.parse::<u8>().is_ok() => {
+                let service = &word[project.len() + 1..word.len() - number.len() - 1];
+                format!("{project}_{service}_{number}")
+            }
+            _ => word.to_owned(),
         }
-        _ => word.to_owned(),
     });
     words.collect::<Vec<_>>().join(" ")
 }

@@ -22,7 +22,7 @@ use libtest_mimic::Trial;
 
 use crate::{
     browser::Browser,
-    fixture::{Need, Shared, on, with},
+    fixture::{Shared, on, with},
     stack::{exact_shares, shares},
 };
 
@@ -54,7 +54,6 @@ const API: &str = "http://localhost/api/hello";
 const FOUND: Duration = Duration::from_secs(6);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
-    let browser = Some(Need::Browser);
     let task0 = Shared("task0", build_task0);
     let task1 = Shared("task1", |tools| api(tools, "task1", "."));
     let task2_back_end = Shared("task2 back-end", |tools| api(tools, "task2", "back-end"));
@@ -70,21 +69,18 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         on(
             tools,
             "task0: the image is built on ubuntu:latest, with apt-get update and upgrade -y",
-            None,
             task0,
             |()| built_on_ubuntu(),
         ),
         on(
             tools,
             "task0: the image prints Hello, World!",
-            None,
             task0,
             |()| prints_hello(),
         ),
         on(
             tools,
             "task0: the image does not run as root",
-            None,
             task0,
             |()| {
                 assert_eq!(inspect("hello:task0", "{{.Config.User}}"), "65534:65534");
@@ -93,30 +89,21 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         on(
             tools,
             "task1: the API says Hello, World! on port 5252",
-            None,
             task1,
             |_| hello(),
         ),
         on(
             tools,
             "task1: the image is below 3 MB and does not run as root",
-            None,
             task1,
             |_| {
                 api_image("hello-api:task1", API_SIZE);
             },
         ),
-        on(
-            tools,
-            "task1: each request is in the log",
-            None,
-            task1,
-            logged,
-        ),
+        on(tools, "task1: each request is in the log", task1, logged),
         on(
             tools,
             "task1: a port that is taken is an error that names it",
-            None,
             task1,
             names_the_port,
         ),
@@ -133,7 +120,6 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         on(
             tools,
             "task2: back-end/ is the API on port 5252",
-            None,
             task2_back_end,
             |_| {
                 hello();
@@ -143,49 +129,42 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         on(
             tools,
             "task2: front-end/ is a page served by nginx on port 9000",
-            None,
             task2_front_end,
             serves_a_page,
         ),
         on(
             tools,
             "task3: the API allows pages of other origins (CORS)",
-            None,
             task3,
             |_| cors(),
         ),
         on(
             tools,
             "task3: the page shows what the API says, across origins",
-            browser,
             task3,
             |_| greets(PAGE),
         ),
         on(
             tools,
             "task3: the page asks the host that it comes from, which may be another machine",
-            browser,
             task3,
             |_| asks_its_host(),
         ),
         on(
             tools,
             "task3: the page says when the API cannot be reached, and how to start it",
-            browser,
             task3,
             misses_its_api,
         ),
         on(
             tools,
             "task3: without CORS (the API of task 2), the browser blocks the response and says why",
-            browser,
             task3,
             is_blocked,
         ),
         on(
             tools,
             "task4: docker-compose starts the API on port 5252 and the page on port 9000",
-            None,
             task4,
             |_| {
                 hello();
@@ -195,14 +174,12 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         on(
             tools,
             "task4: the page shows what the API says",
-            browser,
             task4,
             |_| greets(PAGE),
         ),
         on(
             tools,
             "task5: the proxy on port 80 serves the page on / and the API on /api",
-            None,
             task5,
             |_| {
                 assert_eq!(ok(API).body, GREETING);
@@ -210,27 +187,16 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
                 no_page("http://localhost/no/such/page");
             },
         ),
-        on(
-            tools,
-            "task5: port 80 alone is published",
-            None,
-            task5,
-            |_| {
-                unreachable(5252);
-                unreachable(9000);
-            },
-        ),
-        on(
-            tools,
-            "task5: the page shows what /api says",
-            browser,
-            task5,
-            |_| greets(PROXY),
-        ),
+        on(tools, "task5: port 80 alone is published", task5, |_| {
+            unreachable(5252);
+            unreachable(9000);
+        }),
+        on(tools, "task5: the page shows what /api says", task5, |_| {
+            greets(PROXY)
+        }),
         on(
             tools,
             "task5: the page says when the API cannot be reached",
-            browser,
             task5,
             |project| {
                 project.run("docker-compose stop api");
@@ -241,35 +207,27 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
         on(
             tools,
             "task6: docker-compose up --scale api=2, the command in 2-api-servers.txt, starts two replicas",
-            None,
             task6,
             |task6| assert_eq!(task6.project.host_names("api").len(), 2),
         ),
         on(
             tools,
             "task6: the replicas answer in turn (round robin), from the first request on",
-            None,
             task6,
             |_| assert_eq!(Vec::from_iter(shares(API, 10).into_values()), [5, 5]),
         ),
         on(
             tools,
             "task6: the round robin is exact over all workers of the proxy",
-            None,
             task6,
             |_| exact_shares(2),
         ),
-        on(
-            tools,
-            "task6: the page shows what /api says",
-            browser,
-            task6,
-            |_| greets(PROXY),
-        ),
+        on(tools, "task6: the page shows what /api says", task6, |_| {
+            greets(PROXY)
+        }),
         on(
             tools,
             "task6: the images are as small as those of task 5",
-            None,
             task6,
             |_| {
                 api_image("hello-api:task3", API_SIZE);
@@ -278,42 +236,28 @@ pub fn trials(tools: Tools) -> Vec<Trial> {
                 assert!(proxy - base < 10_000, "{proxy} bytes, {base} of nginx");
             },
         ),
-        on(
-            tools,
-            "task6: port 80 alone is published",
-            None,
-            task6,
-            |_| {
-                unreachable(5252);
-                unreachable(9000);
-            },
-        ),
-        on(
-            tools,
-            "task6: Ctrl-C ends everything",
-            None,
-            task6,
-            |task6| {
-                let up = task6
-                    .up
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                up.expect("it runs").interrupt();
-                assert_eq!(task6.project.containers("api"), BTreeSet::new());
-            },
-        ),
+        on(tools, "task6: port 80 alone is published", task6, |_| {
+            unreachable(5252);
+            unreachable(9000);
+        }),
+        on(tools, "task6: Ctrl-C ends everything", task6, |task6| {
+            let up = task6
+                .up
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            up.expect("it runs").interrupt();
+            assert_eq!(task6.project.containers("api"), BTreeSet::new());
+        }),
         on(
             tools,
             "task6: no GET fails when a replica is stopped or killed",
-            None,
             detached,
             loses_a_replica,
         ),
         on(
             tools,
             "task6: scaled while it runs, without a restart of the proxy",
-            None,
             detached,
             scaled,
         ),

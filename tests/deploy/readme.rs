@@ -17,8 +17,8 @@ use crate::{
     with,
 };
 
-/// Time until queries have results: rates need two scrapes.
-const SHOWN: Duration = Duration::from_secs(60);
+/// Time until queries have results: rates need two scrapes, and the certificate is probed once a minute.
+const SHOWN: Duration = Duration::from_secs(90);
 
 pub fn trials(tools: Tools) -> Vec<Trial> {
     vec![with(tools, "deploy_readme", run)]
