@@ -82,7 +82,8 @@ impl From<&'static str> for Requests {
 pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    clients: JoinHandle<Report>,
+    /// Until it is stopped.
+    clients: Option<JoinHandle<Report>>,
 }
 
 /// The outcome of all requests.
@@ -169,6 +170,13 @@ impl Report {
     }
 }
 
+impl Drop for Load {
+    /// Stops it, so that a case that fails leaves no load to the next one.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Load {
     /// Sends `requests` to a port of this machine. Returns after a calm second.
     pub fn start(port: u16, requests: impl Into<Requests>) -> Self {
@@ -219,7 +227,7 @@ impl Load {
         Self {
             stop,
             answered,
-            clients,
+            clients: Some(clients),
         }
     }
 
@@ -242,9 +250,10 @@ impl Load {
     }
 
     /// Stops the load and returns the outcome.
-    pub fn stop(self) -> Report {
+    pub fn stop(mut self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.join().expect("the load does not panic")
+        let clients = self.clients.take().expect("it is stopped once");
+        clients.join().expect("the load does not panic")
     }
 }
 

@@ -39,7 +39,7 @@ const API_SIZE: u64 = 3_500_000;
 pub const STOP: SignedDuration = SignedDuration::from_millis(1500);
 
 /// Time until a line is in the log of the engine. It is buffered for up to a second.
-pub const LOGGED: Duration = Duration::from_secs(5);
+pub const LOGGED: Duration = Duration::from_secs(20);
 
 /// Claims for both generations of compose.
 pub fn both(tools: Tools) -> Vec<Trial> {
