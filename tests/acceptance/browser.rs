@@ -3,7 +3,7 @@
 //! On the machine itself, Chromium would end its requests with `ERR_NETWORK_CHANGED` whenever a network of the engine comes or
 //! goes.
 
-use std::{env, fs, process::Command, sync::Once, time::Duration};
+use std::{env, fs, sync::Once, time::Duration};
 
 use fantoccini::{
     Client, ClientBuilder,
@@ -45,12 +45,6 @@ pub fn axe_missing() -> Option<Missing> {
     env::var_os("AXE")
         .is_none()
         .then_some(Missing::Installable(NONE))
-}
-
-/// Whether a program is there.
-pub fn runs(program: &str) -> bool {
-    let version = Command::new(program).arg("--version").output();
-    version.is_ok_and(|output| output.status.success())
 }
 
 /// A headless browser window.

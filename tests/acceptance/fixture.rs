@@ -1,12 +1,12 @@
 //! Fixtures: a case starts alone, or on a fixture that it shares with the cases around it.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{process::Command, sync::OnceLock, time::Duration};
 
 use harness::{
     http,
     project::Project,
     shared,
-    tools::{Tools, inspect},
+    tools::{Tools, inspect, output},
     trial::{self, Missing},
     wait,
 };
@@ -35,7 +35,10 @@ fn missing(tools: Tools, need: Option<Need>) -> Option<Missing> {
     let tools = *MISSING[tools as usize].get_or_init(|| tools.missing());
     tools.or_else(|| match need {
         None => None,
-        Some(Need::Curl) => (!browser::runs("curl")).then_some(Missing::Installable("no curl")),
+        Some(Need::Curl) => {
+            let works = output(Command::new("curl").arg("--version")).is_ok();
+            (!works).then_some(Missing::Installable("no curl"))
+        }
         Some(Need::Axe) => browser::axe_missing(),
     })
 }
