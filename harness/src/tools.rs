@@ -19,7 +19,7 @@ pub enum Tools {
 }
 
 /// Settings of the stack with their defaults. Set for every command, they override a `.env` on this machine.
-pub const SETTINGS: [(&str, &str); 11] = [
+pub const SETTINGS: [(&str, &str); 12] = [
     (
         "ACME_SERVER",
         "https://acme-v02.api.letsencrypt.org/directory",
@@ -33,6 +33,7 @@ pub const SETTINGS: [(&str, &str); 11] = [
     ("HTTPS_PORT", "443"),
     ("LOG_FORMAT", "text"),
     ("PROXY_WORKERS", "2"),
+    ("REQUEST_BUFFERING", "off"),
     ("TRUSTED_PROXIES", ""),
 ];
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use api::replica::Replica;
+use api::{Service, replica::Replica};
 use axum::{
     Json, Router,
     extract::{
@@ -32,7 +32,12 @@ use tracing::info;
 fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
         Some("invalid") => invalid(),
-        _ => api::run(routes),
+        _ => api::run(Service {
+            about: "The API with handlers for tests.",
+            version: env!("CARGO_PKG_VERSION"),
+            settings: "",
+            routes: |replica| Ok(routes(replica)),
+        }),
     }
 }
 

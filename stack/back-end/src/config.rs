@@ -40,10 +40,8 @@ pub enum AllowedOrigins {
     Only(Vec<HeaderValue>),
 }
 
-/// The variables, for `--help`.
-pub const HELP: &str = "\
-An HTTP API that says hello and which replica it is.
-
+/// Usage and variables, for `--help`.
+pub const HELP: &str = "
 Usage: api              serve until SIGTERM or SIGINT
        api healthcheck  exit with 0 when the API at API_ADDRESS is healthy, else say why not
 

@@ -9,6 +9,12 @@ use axum::{
 };
 use serde_json::json;
 
+/// An error response: `{"status":404,"error":"There is no note with this id."}`.
+pub fn error(status: StatusCode, sentence: &str) -> Response {
+    let body = json!({ "status": status.as_u16(), "error": sentence });
+    (status, Json(body)).into_response()
+}
+
 /// Marks a response that [`explain`] gives a body.
 #[derive(Clone)]
 struct Unexplained;
@@ -32,7 +38,7 @@ pub fn explain(
     }
     let status = response.status();
     let error = match status {
-        StatusCode::NOT_FOUND => format!("There is nothing at {path}; /api lists what there is."),
+        StatusCode::NOT_FOUND => format!("There is nothing at {path}."),
         StatusCode::METHOD_NOT_ALLOWED => {
             format!("{path} does not answer {method}; the header Allow says what it answers.")
         }
@@ -47,6 +53,5 @@ pub fn explain(
     };
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body = json!({ "status": status.as_u16(), "error": error });
-    (parts, Json(body)).into_response()
+    (parts, self::error(status, &error)).into_response()
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::routes::HEALTH;
+use crate::middleware::HEALTH;
 
 /// Timeout of each step. A healthy replica responds within a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(2);

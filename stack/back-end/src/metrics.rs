@@ -40,16 +40,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of a process that starts now. `dropped_lines` is registered with them.
+    /// Metrics of a process that starts now, of this version. `dropped_lines` is registered with them.
     ///
     /// # Errors
     ///
     /// When two metrics have the same name.
-    pub fn new(dropped_lines: &IntCounter) -> io::Result<Self> {
-        Self::register(dropped_lines).map_err(io::Error::other)
+    pub fn new(version: &str, dropped_lines: &IntCounter) -> io::Result<Self> {
+        Self::register(version, dropped_lines).map_err(io::Error::other)
     }
 
-    fn register(dropped_lines: &IntCounter) -> prometheus::Result<Self> {
+    fn register(version: &str, dropped_lines: &IntCounter) -> prometheus::Result<Self> {
         let metrics = Self {
             registry: Registry::new(),
             requests: IntCounterVec::new(
@@ -75,18 +75,18 @@ impl Metrics {
         )?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         started.set(now.unwrap_or_default().as_secs_f64());
-        let version = IntGauge::with_opts(
+        let build = IntGauge::with_opts(
             Opts::new("api_build_info", "Always 1; the version is a label.")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
+                .const_label("version", version),
         )?;
-        version.set(1);
+        build.set(1);
 
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(started))?;
-        registry.register(Box::new(version))?;
+        registry.register(Box::new(build))?;
         registry.register(Box::new(dropped_lines.clone()))?;
         Ok(metrics)
     }

@@ -9,15 +9,16 @@ use std::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::Response,
+    routing::get,
 };
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    cors::{AllowOrigin, CorsLayer},
+    cors::{self, AllowOrigin, CorsLayer},
     request_id::{MakeRequestId, MakeRequestUuid},
 };
 use tracing::{Instrument, Span, debug_span, error, field, info, info_span};
@@ -27,9 +28,11 @@ use crate::{
     errors::{self, unexplained},
     metrics::Metrics,
     replica::Replica,
-    routes::HEALTH,
     unread,
 };
+
+/// The path of health checks, for the engine. The proxy does not forward it.
+pub const HEALTH: &str = "/healthz";
 
 /// The response header with the name of the replica.
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
@@ -47,7 +50,11 @@ struct Common {
     request_timeout: Duration,
 }
 
-/// Wraps `routes` in the middleware. Their fallbacks are replaced.
+/// Adds [`HEALTH`] to `routes` and wraps them in the middleware. Their fallbacks are replaced.
+///
+/// # Panics
+///
+/// When `routes` have a `/healthz` of their own.
 pub fn around(routes: Router, replica: Replica, metrics: &Metrics, config: &Config) -> Router {
     let common = Arc::new(Common {
         replica,
@@ -58,7 +65,7 @@ pub fn around(routes: Router, replica: Replica, metrics: &Metrics, config: &Conf
     // The outermost first. One stack, because each `Router::layer` boxes the services once more.
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(common, handle))
-        .option_layer(cors(&config.allowed_origins))
+        .option_layer(cross_origin(&config.allowed_origins))
         .layer(CatchPanicLayer::custom(panicked))
         // Not tower-http's TimeoutLayer, whose response looks like one of a handler.
         .map_future(move |response| async move {
@@ -66,9 +73,15 @@ pub fn around(routes: Router, replica: Replica, metrics: &Metrics, config: &Conf
             response.unwrap_or_else(|_| Ok(unexplained(StatusCode::GATEWAY_TIMEOUT)))
         });
     routes
+        .route(HEALTH, get(healthz))
         .fallback(async || unexplained(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || unexplained(StatusCode::METHOD_NOT_ALLOWED))
         .layer(layers)
+}
+
+/// `GET /healthz`: this replica responds. Does not depend on anything else.
+async fn healthz() -> &'static str {
+    "ok"
 }
 
 /// Handles everything around a request: its id, log line and metrics, the headers of the response, and the bodies
@@ -124,7 +137,7 @@ fn request_id(request: &mut Request) -> Option<HeaderValue> {
 }
 
 /// CORS for these origins, if any.
-fn cors(allowed: &AllowedOrigins) -> Option<CorsLayer> {
+fn cross_origin(allowed: &AllowedOrigins) -> Option<CorsLayer> {
     let origins = match allowed {
         AllowedOrigins::Any => AllowOrigin::any(),
         AllowedOrigins::Only(origins) if origins.is_empty() => return None,
@@ -132,7 +145,7 @@ fn cors(allowed: &AllowedOrigins) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::HEAD])
+        .allow_methods(cors::Any)
         .allow_headers([header::CONTENT_TYPE, REQUEST_ID])
         .expose_headers([SERVED_BY, REQUEST_ID]);
     Some(layer)

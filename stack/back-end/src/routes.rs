@@ -12,28 +12,19 @@ use serde::Serialize;
 
 use crate::{errors::unexplained, replica::Replica};
 
-/// The path of health checks.
-pub const HEALTH: &str = "/healthz";
-
-/// All routes: `/api` for clients, and `/healthz` for the engine, which the proxy does not forward.
+/// The routes under `/api`.
 pub fn router(replica: Replica) -> Router {
     Router::new()
         .route("/api", get(async |replica| page(replica, "./")))
         .route("/api/", get(async |replica| page(replica, "../")))
         .route("/api/hello", get(hello))
         .route("/api/whoami", get(whoami))
-        .route(HEALTH, get(healthz))
         .with_state(replica)
 }
 
 /// `GET /api/hello`: the greeting, as text.
 async fn hello() -> &'static str {
     "Hello, World!"
-}
-
-/// `GET /healthz`: this replica responds. Does not depend on anything else.
-async fn healthz() -> &'static str {
-    "ok"
 }
 
 /// What a replica reports about itself.

@@ -26,7 +26,7 @@ impl Api {
         let replica = Replica::new("replica-1").unwrap();
         let config = Config::from_variables(|_| None).unwrap();
         let dropped_lines = IntCounter::new("log_lines_dropped_total", "Dropped.").unwrap();
-        let metrics = Metrics::new(&dropped_lines).unwrap();
+        let metrics = Metrics::new("1.0.0", &dropped_lines).unwrap();
         let routes = router(replica.clone()).merge(further);
         let app = around(routes, replica, &metrics, &config);
         Self {

@@ -33,7 +33,7 @@ fn wrapped(routes: Router, replica: Replica, settings: &[&str]) -> Router {
     };
     let config = Config::from_variables(variable).unwrap();
     let dropped_lines = IntCounter::new("log_lines_dropped_total", "Dropped.").unwrap();
-    let metrics = Metrics::new(&dropped_lines).unwrap();
+    let metrics = Metrics::new("1.0.0", &dropped_lines).unwrap();
     around(routes, replica, &metrics, &config)
 }
 
@@ -137,7 +137,7 @@ async fn an_unknown_path_is_not_found() {
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     let expected = json!({
         "status": 404,
-        "error": "There is nothing at /api/nothing; /api lists what there is.",
+        "error": "There is nothing at /api/nothing.",
     });
     assert_eq!(answer.json(), expected);
 }

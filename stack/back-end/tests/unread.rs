@@ -17,7 +17,7 @@ async fn connect() -> TcpStream {
     let replica = Replica::new("replica-1").unwrap();
     let config = Config::from_variables(|_| None).unwrap();
     let dropped_lines = IntCounter::new("log_lines_dropped_total", "Dropped.").unwrap();
-    let metrics = Metrics::new(&dropped_lines).unwrap();
+    let metrics = Metrics::new("1.0.0", &dropped_lines).unwrap();
     let app = around(router(replica.clone()), replica, &metrics, &config);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,0 +1,5 @@
+//! A new file in `migrations` is a change of the program.
+
+fn main() {
+    println!("cargo::rerun-if-changed=migrations");
+}
