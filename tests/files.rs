@@ -173,6 +173,66 @@ fn the_pages_load_nothing_from_other_hosts() {
     }
 }
 
+/// All files in Markdown, with their text.
+fn documents() -> Vec<(String, String)> {
+    let list = ["ls-files", "*.md"];
+    let output = Command::new("git").args(list).current_dir(root()).output();
+    let names = String::from_utf8(output.expect("git runs").stdout).unwrap();
+    let documents: Vec<_> = (names.lines().map(|name| (name.to_owned(), read(name)))).collect();
+    assert!(!documents.is_empty());
+    documents
+}
+
+/// PowerShell has neither `NAME=value command` nor a backslash at the end of a line.
+#[test]
+fn commands_can_be_typed_in_powershell() {
+    for (name, text) in documents() {
+        // Every other part is a block.
+        for block in text.split("```").skip(1).step_by(2) {
+            let console = block.starts_with("console") || block.starts_with("sh\n");
+            for line in block.lines().filter(|_| console) {
+                let command = line.split_once("$ ").map_or(line, |(_, command)| command);
+                let first = command.split(' ').next().unwrap_or_default();
+                let sets = first.split_once('=').is_some_and(|(variable, _)| {
+                    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+                    !variable.is_empty() && variable.chars().all(is_name)
+                });
+                // `--help` lists variables; these lines have several blanks.
+                let listed = line.starts_with("  ");
+                assert!(!sets || listed, "{name}: {line}");
+                assert!(!line.ends_with('\\'), "{name}: {line}");
+            }
+        }
+    }
+}
+
+/// A page shows the text of a block, but not the name of its file beside the language.
+#[test]
+fn each_block_with_a_file_follows_its_name() {
+    let mut blocks = 0;
+    for (name, text) in documents() {
+        for section in text.split("\n## ") {
+            let mut before = String::new();
+            for line in section.lines() {
+                let kind = line.strip_prefix("```").unwrap_or_default();
+                if let Some((_, file)) = kind.split_once(' ')
+                    && !kind.starts_with("console")
+                {
+                    let named = before.contains(&format!("`{file}`"));
+                    assert!(
+                        named,
+                        "{name}: a block for {file}, which is not named above it"
+                    );
+                    blocks += 1;
+                }
+                before += line;
+                before.push('\n');
+            }
+        }
+    }
+    assert!(blocks > 0);
+}
+
 /// The files that name base images: Dockerfiles, compose files, and the script that provides the images.
 fn files_with_images() -> Vec<PathBuf> {
     let list = ["ls-files", "*Dockerfile", "*.yml", ".ci/base-images"];

@@ -241,10 +241,10 @@ pub fn table(all: &[Figures]) -> String {
     table
 }
 
-/// Compares some contenders by what wrk reports, as a table in Markdown.
-fn reports(case: &str, all: &[Running], arguments: &[&str]) -> String {
+/// Compares some contenders by what wrk reports, as rows below [`HEADING`].
+pub fn reports(case: &str, all: &[Running], connections: u32, arguments: &[&str]) -> String {
     let rounds = in_turns(case, FEWER_ROUNDS, all, |running| {
-        wrk::load_url(&running.proxy, arguments, CONNECTIONS, SECONDS, || ()).0
+        wrk::load_url(&running.proxy, arguments, connections, SECONDS, || ()).0
     });
     let rows = all.iter().zip(&rounds).map(|(running, own)| {
         let over = |figure: &dyn Fn(&Report) -> f64| median(own.iter().map(figure));
@@ -261,15 +261,15 @@ fn reports(case: &str, all: &[Running], arguments: &[&str]) -> String {
     rows.collect()
 }
 
-const HEADING: &str = "| | | requests/s | this stack is | p50 | p99 | errors |\n\
-                       |---|---|--:|--:|--:|--:|--:|\n";
+pub const HEADING: &str = "| | | requests/s | this stack is | p50 | p99 | errors |\n\
+                           |---|---|--:|--:|--:|--:|--:|\n";
 
 /// A new connection for each request.
 pub fn new_connections() -> String {
     let all = [STACK, HAPROXY_LOG, CADDY_LOG].map(Running::start);
     let url = "http://127.0.0.1:80/api/hello";
     let arguments = ["--header", "Connection: close", url];
-    HEADING.to_owned() + &reports("one request a connection", &all, &arguments)
+    HEADING.to_owned() + &reports("one request a connection", &all, CONNECTIONS, &arguments)
 }
 
 /// The front page with its files, to browsers that have none of them and to those that have all.
@@ -278,7 +278,8 @@ pub fn pages() -> String {
     let mut table = HEADING.to_owned();
     for (case, script) in [("empty cache", "cold.lua"), ("warm cache", "warm.lua")] {
         let script = format!("/{script}");
-        table += &reports(case, &all, &["--script", &script, "http://127.0.0.1:80/"]);
+        let arguments = ["--script", &script, "http://127.0.0.1:80/"];
+        table += &reports(case, &all, CONNECTIONS, &arguments);
     }
     table
 }

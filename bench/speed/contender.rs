@@ -43,9 +43,18 @@ pub const STACK_HTTPS: Contender = Contender {
     folder: ".",
     files: "docker-compose.yml:deploy/https.yml:tests/deploy/pebble.yml",
 };
+pub const NOTES: Contender = Contender {
+    name: "this stack",
+    folder: ".",
+    files: "docker-compose.yml:examples/notes/docker-compose.yml",
+};
 pub const CLASSIC: Contender = contender("the classic (Flask's own server, nginx)", "classic.yml");
 pub const CLASSIC_TUNED: Contender =
     contender("the classic, tuned (gunicorn, nginx)", "classic-tuned.yml");
+pub const NOTES_CLASSIC: Contender = contender(
+    "the classic, tuned (psycopg, gunicorn, nginx)",
+    "notes-classic.yml",
+);
 pub const HAPROXY: Contender = contender("HAProxy, no access log", "haproxy.yml");
 pub const HAPROXY_LOG: Contender = contender("HAProxy", "haproxy.yml:haproxy-log.yml");
 pub const HAPROXY_HTTPS: Contender = contender("HAProxy", "haproxy-https.yml");

@@ -74,7 +74,7 @@ pub fn run(case: &str, requests: u64) -> Result<()> {
     let config = Config::from_variables(|_| None)?;
     let log = log::init(config.log_format, config.log_filter.clone())?;
     let replica = Replica::new("0123456789ab")?;
-    let metrics = Metrics::new(log.dropped_lines())?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), log.dropped_lines())?;
     let mut app = match case {
         "handler" => Router::new().route("/api/hello", get(async || "Hello, World!")),
         "api" => api::around(api::router(replica.clone()), replica, &metrics, &config),

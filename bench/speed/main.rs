@@ -10,6 +10,7 @@ mod contender;
 mod https;
 mod instructions;
 mod machine;
+mod notes;
 mod open_loop;
 mod overload;
 mod stack;
@@ -64,6 +65,8 @@ enum Case {
     NewConnections,
     /// The front page and its files
     Pages,
+    /// Notes in PostgreSQL, written and read: this stack and Flask
+    Notes,
     /// HTTPS: requests on kept connections, and handshakes
     Https,
     /// CPU instructions of a request in the API (needs valgrind)
@@ -86,6 +89,10 @@ impl Case {
                 "No request waits for the response to another one, so the latencies include what a pause does to \
                  clients that come meanwhile.\n\n"
             }
+            Self::Notes => {
+                "The API is that of `examples/notes`, and in the classic the same in Flask with psycopg and its pool. Each \
+                 has its own PostgreSQL, with the same image and settings. A new note has 100 characters of text.\n\n"
+            }
             Self::Instructions => {
                 "Counted by valgrind in-process, so the figures do not depend on the load of the machine.\n\n"
             }
@@ -100,6 +107,7 @@ impl Case {
             Self::OpenLoop => "Open loop: 5,000 requests a second for 30 s, 3 replicas",
             Self::NewConnections => "New connections",
             Self::Pages => "Pages",
+            Self::Notes => "Notes in PostgreSQL: 16 connections, 2 replicas",
             Self::Https => "HTTPS",
             Self::Instructions => "Instructions",
             Self::Builds => "Builds",
@@ -145,6 +153,7 @@ fn run(cases: &[Case]) -> Result<()> {
             Case::OpenLoop => open_loop::open_loop(),
             Case::NewConnections => compare::new_connections(),
             Case::Pages => compare::pages(),
+            Case::Notes => notes::notes()?,
             Case::Https => https::https(&engine)?,
             Case::Instructions => instructions::instructions()?,
             Case::Builds => builds::builds()?,

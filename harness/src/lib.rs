@@ -1,6 +1,7 @@
 //! What tests and benchmarks need of a real Docker engine: containers and compose projects that clean up,
-//! clients, and waiting for conditions.
+//! clients, a browser, and waiting for conditions.
 
+pub mod browser;
 pub mod checkout;
 pub mod container;
 pub mod http;

@@ -23,7 +23,7 @@ pub struct Reader {
     project: Option<String>,
     /// What `folder` is in, unless it is this checkout.
     checkout: Option<Checkout>,
-    environment: Vec<(&'static str, String)>,
+    environment: Vec<(String, String)>,
     /// The folder of `.curlrc`.
     curl_home: TempDir,
     /// Containers and networks to remove in the end.
@@ -73,8 +73,8 @@ impl Reader {
     }
 
     /// Sets a variable for every command.
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.environment.push((name, value.to_string()));
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
         self
     }
 
@@ -100,7 +100,12 @@ impl Reader {
     pub fn follow(&mut self, action: &Action) {
         match action {
             Action::Run(step) => self.run(step),
-            Action::Write { file, text } => self.write(file, text),
+            Action::Write { file, text } => {
+                self.write(file, text);
+                if file == ".env" {
+                    self.apply(text);
+                }
+            }
             Action::Change { file, old, new } => {
                 let path = self.folder.join(file);
                 let text =
@@ -115,6 +120,13 @@ impl Reader {
         }
     }
 
+    /// The tests set every variable, and so override `.env`: set these, too.
+    fn apply(&mut self, settings: &str) {
+        let settings = settings.lines().filter_map(|line| line.split_once('='));
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.environment.extend(settings);
+    }
+
     #[track_caller]
     fn write(&self, file: &str, text: &str) {
         assert!(
@@ -122,6 +134,8 @@ impl Reader {
             "{file} of this checkout would be changed"
         );
         let path = self.folder.join(file);
+        let folder = path.parent().expect("it is in a folder");
+        fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{file}: {error}"));
         fs::write(path, text).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
 

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use fantoccini::key::Key;
 use harness::{
+    browser::{Browser, Key},
     project::Project,
     tools::{Tools, docker, inspect, root},
     wait,
@@ -17,7 +17,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    browser::Browser,
     fixture::{Need, Stack, on_stack_with},
     tasks::{GREETING, HEADING, ok},
 };

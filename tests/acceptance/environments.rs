@@ -321,7 +321,7 @@ fn env_file(tools: Tools) {
         .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(shown.lines().count(), 12, "{shown}");
+    assert_eq!(shown.lines().count(), 13, "{shown}");
     assert_eq!(config(STACK, &example), config(STACK, ""));
     assert_eq!(config(STACK, &shown), config(STACK, ""));
     let required = "DOMAIN=example.com\nEMAIL=admin@example.com\n";

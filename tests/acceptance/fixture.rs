@@ -3,7 +3,7 @@
 use std::{process::Command, sync::OnceLock, time::Duration};
 
 use harness::{
-    http,
+    browser, http,
     project::Project,
     shared,
     tools::{Tools, inspect, output},
@@ -11,8 +11,6 @@ use harness::{
     wait,
 };
 use libtest_mimic::Trial;
-
-use crate::browser;
 
 /// The ports that the tasks publish on this machine.
 const PORTS: [u16; 3] = [80, 5252, 9000];

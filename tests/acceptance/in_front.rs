@@ -10,6 +10,7 @@ use std::{
 };
 
 use harness::{
+    browser::Browser,
     container::{self, Container, network_of},
     http,
     project::Project,
@@ -20,7 +21,6 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    browser::Browser,
     busy::{has_room, upstream_with},
     fixture::{Shared, Stack, on, on_stack, with},
     stack::LOGGED,
@@ -104,6 +104,7 @@ fn wrong(tools: Tools) {
     tools.run("stack", "docker build -t hello-proxy:stack proxy");
     for (name, value, expected) in [
         ("SITE", "ftp", "http or https"),
+        ("REQUEST_BUFFERING", "yes", "on or off"),
         (
             "TRUSTED_PROXIES",
             "balancer",

@@ -6,7 +6,6 @@
 
 mod bad_input;
 mod board;
-mod browser;
 mod busy;
 mod cross_origin;
 mod environments;

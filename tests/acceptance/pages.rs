@@ -3,6 +3,7 @@
 use std::{fs, thread, time::Duration};
 
 use harness::{
+    browser::Browser,
     container::{Container, Network},
     http,
     load::Load,
@@ -13,7 +14,6 @@ use harness::{
 use libtest_mimic::Trial;
 
 use crate::{
-    browser::Browser,
     fixture::{Stack, on_stack, with},
     tasks::ok,
 };

@@ -10,6 +10,7 @@ use std::{
 };
 
 use harness::{
+    browser::Browser,
     container::{Container, stop},
     http::{self, Answer},
     load::Load,
@@ -21,7 +22,6 @@ use jiff::SignedDuration;
 use libtest_mimic::Trial;
 
 use crate::{
-    browser::Browser,
     fixture::{Shared, on, with},
     stack::{exact_shares, shares},
 };

@@ -5,10 +5,10 @@
 
 use std::{env, fs, sync::Once, time::Duration};
 
+pub use fantoccini::key::Key;
 use fantoccini::{
     Client, ClientBuilder,
     error::CmdError,
-    key::Key,
     wd::{Capabilities, WebDriverCompatibleCommand},
 };
 use hyper::Method;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 use url::{ParseError, Url};
 
-use harness::{
+use crate::{
     container::Container,
     http,
     tools::{docker, root},
@@ -25,7 +25,7 @@ use harness::{
     wait,
 };
 
-const IMAGE: &str = "acceptance-browser";
+const IMAGE: &str = "harness-browser";
 
 /// Time for chromedriver to listen.
 const START: Duration = Duration::from_secs(20);
@@ -61,7 +61,7 @@ impl Browser {
     pub fn open(url: &str) -> Self {
         static BUILD: Once = Once::new();
         BUILD.call_once(|| {
-            let folder = root().join("tests/acceptance/browser");
+            let folder = root().join("harness/browser");
             docker(&[
                 "build",
                 "--quiet",
