@@ -33,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
         }),
         alone("the guide does what it says", || {
             follow("examples/README.md", |roll_out| {
-                let mut requests = Requests::from("/api/hello");
+                let mut requests = Requests::from("/api/orders");
                 requests.clients = READERS;
                 let load = Load::start(PORT, requests);
                 roll_out();

@@ -78,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let text = Path::<String>::from_request_parts(parts, state).await;
         let text = text.map(|Path(text)| text).unwrap_or_default();
         let id = text.parse().map(Self);
-        id.map_err(|_| wrong("the id", &text, "a UUID"))
+        id.map_err(|_| bad_request(&expected("the id", &text, "a UUID")))
     }
 }
 
@@ -103,18 +103,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
             Some(text) => {
                 let number = text.parse().ok().filter(|number| range.contains(number));
                 let (least, most) = (range.start(), range.end());
-                let expected = format!("a number from {least} to {most}");
-                number.ok_or_else(|| wrong(name, text, &expected))
+                let what = format!("a number from {least} to {most}");
+                number.ok_or_else(|| expected(name, text, &what))
             }
         };
+        let before = number("before", 1..=i64::MAX, i64::MAX);
+        let limit = number("limit", 1..=100, 20);
         Ok(Self {
-            before: number("before", 1..=i64::MAX, i64::MAX)?,
-            limit: number("limit", 1..=100, 20)?,
+            before: before.map_err(|sentence| bad_request(&sentence))?,
+            limit: limit.map_err(|sentence| bad_request(&sentence))?,
         })
     }
 }
 
-fn wrong(name: &str, value: &str, expected: &str) -> Response {
-    let sentence = format!("{name} is '{value}': expected {expected}");
-    error(StatusCode::BAD_REQUEST, &sentence)
+/// What is said of a wrong value.
+fn expected(name: &str, value: &str, what: &str) -> String {
+    format!("{name} is '{value}': expected {what}")
+}
+
+fn bad_request(sentence: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, sentence)
 }

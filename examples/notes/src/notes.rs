@@ -9,7 +9,6 @@ use axum::{
     routing::get,
 };
 use serde::Serialize;
-use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -45,6 +44,15 @@ struct Note {
     #[serde(skip)]
     #[sqlx(default)]
     created: bool,
+}
+
+/// A part of the list.
+#[derive(Serialize)]
+struct List {
+    /// The newest first.
+    notes: Vec<Note>,
+    /// The query for the next part, if there is one.
+    next: Option<String>,
 }
 
 /// The columns of a [`Note`].
@@ -92,7 +100,7 @@ impl IntoResponse for Note {
 }
 
 /// `GET /api/notes?before=NUMBER&limit=NUMBER`: the newest notes, and the query for the next page.
-async fn list(State(database): State<Database>, page: Page) -> Result<Response, Error> {
+async fn list(State(database): State<Database>, page: Page) -> Result<Json<List>, Error> {
     let mut connection = database.connect().await?;
     let notes = sqlx::query_as(LIST)
         .bind(page.before)
@@ -104,7 +112,7 @@ async fn list(State(database): State<Database>, page: Page) -> Result<Response, 
     notes.truncate(page.limit as usize);
     let last = notes.last().filter(|_| more);
     let next = last.map(|last| format!("?before={}&limit={}", last.number, page.limit));
-    Ok(Json(json!({ "notes": notes, "next": next })).into_response())
+    Ok(Json(List { notes, next }))
 }
 
 /// `GET /api/notes/{id}`.
