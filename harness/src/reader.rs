@@ -1,6 +1,6 @@
 //! Runs the commands of a README and compares their output.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use tempfile::TempDir;
 
@@ -177,6 +177,13 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        let compose = self.folder.join("docker-compose.yml").exists();
+        if compose && thread::panicking() {
+            for line in ["docker-compose ps --all", "docker-compose logs --tail 20"] {
+                let text = output(&mut self.command(line));
+                eprintln!("== {line}\n{}", text.unwrap_or_else(|error| error));
+            }
+        }
         let containers =
             (self.containers.iter()).map(|name| format!("docker rm --force --volumes {name}"));
         // It fails when the README has removed it.
@@ -187,7 +194,7 @@ impl Drop for Reader {
                 eprintln!("{remove}\n{error}");
             }
         }
-        if self.folder.join("docker-compose.yml").exists() {
+        if compose {
             let down = "docker-compose down --volumes --remove-orphans --timeout 2";
             if let Err(error) = output(&mut self.command(down)) {
                 eprintln!("{down}\n{error}");

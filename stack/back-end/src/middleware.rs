@@ -147,7 +147,7 @@ fn cross_origin(allowed: &AllowedOrigins) -> Option<CorsLayer> {
         .allow_origin(origins)
         .allow_methods(cors::Any)
         .allow_headers([header::CONTENT_TYPE, REQUEST_ID])
-        .expose_headers([SERVED_BY, REQUEST_ID]);
+        .expose_headers([header::LOCATION, header::RETRY_AFTER, SERVED_BY, REQUEST_ID]);
     Some(layer)
 }
 

@@ -241,11 +241,13 @@ async fn only_allowed_origins_may_read() {
 async fn a_preflight_allows_what_a_page_may_send() {
     let api = configured(replica(), &["API_ALLOWED_ORIGINS=http://one.test"]);
     let preflight = ask_from(&api, "OPTIONS", "http://one.test").await;
+    let methods = &preflight.headers[header::ACCESS_CONTROL_ALLOW_METHODS];
+    assert_eq!(methods, "*");
     let allowed = &preflight.headers[header::ACCESS_CONTROL_ALLOW_HEADERS];
     assert_eq!(allowed, "content-type,x-request-id");
     let answer = ask_from(&api, "GET", "http://one.test").await;
     let exposed = &answer.headers[header::ACCESS_CONTROL_EXPOSE_HEADERS];
-    assert_eq!(exposed, "x-served-by,x-request-id");
+    assert_eq!(exposed, "location,retry-after,x-served-by,x-request-id");
 }
 
 #[tokio::test]
