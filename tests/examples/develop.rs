@@ -136,6 +136,10 @@ fn watched() {
     up.prints(Duration::from_secs(20), "Watch enabled");
     serves(BUILD, &page, "<title>Round robin</title>");
 
+    // The proxy keeps no page, not even for a second.
+    let head = "docker-compose exec -T front-end curl --silent --head http://127.0.0.1:9000/";
+    assert!(project.run(head).contains("X-Accel-Expires: 0"));
+
     let html = checkout.path().join("stack/front-end/html/index.html");
     edit(&html, "Round robin", "Edited");
     let first = serves(PAGE, &page, "<title>Edited</title>");
