@@ -44,7 +44,7 @@ pub fn notes() -> Result<String> {
     table += &reports("`POST /api/notes`", &all, CONNECTIONS, &write);
     for running in &all {
         // A shorter list would be faster.
-        let count = running.alone(|| listed(running))?;
+        let count = running.alone(|| wait::until(START, || listed(running)));
         if count != LISTED {
             let name = running.name;
             return Err(format!("{name}: {count} notes in {LIST}, expected {LISTED}").into());
