@@ -15,7 +15,7 @@ use harness::{
     checkout::Checkout,
     http,
     project::Project,
-    tools::{Tools, root},
+    tools::{Tools, inspect, root, unique},
     wait,
 };
 use libtest_mimic::Trial;
@@ -26,6 +26,9 @@ use crate::fixture::{PORT, alone, ours};
 /// tests it takes longer; the times are printed.
 const PAGE: Duration = Duration::from_secs(5);
 const HANDLER: Duration = Duration::from_secs(60);
+
+/// Time for all health checks.
+const READY: Duration = Duration::from_secs(30);
 
 /// Time for the first build without optimization.
 const BUILD: Duration = Duration::from_secs(300);
@@ -88,6 +91,9 @@ fn collect(mut from: impl Read + Send + 'static, text: Arc<Mutex<String>>) {
 
 impl Drop for Foreground {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.text());
+        }
         let group = format!("-{}", self.child.id());
         // It fails when the command has ended, as it should have.
         let _ = Command::new("kill").args(["-INT", "--", &group]).status();
@@ -123,6 +129,22 @@ fn edit_by_renaming(file: &Path, old: &str, new: &str) {
     fs::rename(copy, file).unwrap();
 }
 
+/// Waits until compose is done with the last change: it waits for health checks.
+#[track_caller]
+fn settled(project: &Project) {
+    wait::until(READY, || {
+        let containers = ["api", "front-end", "proxy"].map(|service| project.containers(service));
+        let health = containers.map(|ids| match ids.into_iter().next() {
+            Some(id) => inspect(&id, "{{.State.Health.Status}}"),
+            None => "missing".to_owned(),
+        });
+        match health.iter().all(|health| health == "healthy") {
+            true => Ok(()),
+            false => Err(format!("{health:?}")),
+        }
+    });
+}
+
 fn watched() {
     let checkout = Checkout::copy();
     let project = ours(Project::new(Tools::Current, &checkout.folder()))
@@ -147,15 +169,20 @@ fn watched() {
     let second = serves(PAGE, &page, "<title>Renamed</title>");
 
     let handlers = checkout.path().join("stack/back-end/src/routes.rs");
-    edit(&handlers, "\"Hello, World!\"", "\"Hello, edited!\"");
-    let third = serves(HANDLER, &hello, "Hello, edited!");
-    edit_by_renaming(&handlers, "\"Hello, edited!\"", "\"Hello, renamed!\"");
-    let fourth = serves(HANDLER, &hello, "Hello, renamed!");
+    // Unique, so that no build is cached.
+    let [edited, renamed] = ["edited", "renamed"].map(unique);
+    settled(&project);
+    edit(&handlers, "Hello, World!", &edited);
+    let third = serves(HANDLER, &hello, &edited);
+    settled(&project);
+    edit_by_renaming(&handlers, &edited, &renamed);
+    let fourth = serves(HANDLER, &hello, &renamed);
     println!("a page after {first:?} and {second:?}, a handler after {third:?} and {fourth:?}");
 
-    edit(&handlers, "\"Hello, renamed!\"", "no_such_name");
+    settled(&project);
+    edit(&handlers, &format!("\"{renamed}\""), "no_such_name");
     up.prints(HANDLER, "cannot find value `no_such_name` in this scope");
-    serves(PAGE, &hello, "Hello, renamed!");
+    serves(PAGE, &hello, &renamed);
     edit(&handlers, "no_such_name", "\"Hello, again!\"");
     serves(HANDLER, &hello, "Hello, again!");
 }
