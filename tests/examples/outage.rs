@@ -118,8 +118,9 @@ fn locked(project: &Project) {
                 other => Err(other.to_owned()),
             }
         });
-        not_available("GET", "");
-        not_available("PUT", ID);
+        for (method, path) in [("GET", ""), ("PUT", ID), ("POST", "")] {
+            not_available(method, path);
+        }
         lock.join().unwrap();
     });
     back(Instant::now());

@@ -32,9 +32,13 @@ const CONNECTIONS: u32 = 4;
 /// machine some hundreds; longer than that, the server is down, and the client gets 503.
 const CONNECT: Duration = Duration::from_millis(700);
 
-/// Time for a query. With [`CONNECT`] less than the two seconds after which clients are told that the database is not
-/// available, and much less than the deadline of handlers (`API_REQUEST_TIMEOUT`).
-const QUERY: Duration = Duration::from_millis(900);
+/// Time for a query, after which the server ends it. With [`CONNECT`] less than two seconds, and much less than the
+/// deadline of handlers (`API_REQUEST_TIMEOUT`).
+const QUERY: Duration = Duration::from_millis(800);
+
+/// Time for a query until the server is taken for dead. A bit longer, because what the server has ended was not carried
+/// out, which is not known of what got no response.
+const SILENCE: Duration = Duration::from_millis(900);
 
 /// Time for a statement of a migration, which may rewrite a table, or wait until another replica has migrated.
 const MIGRATION: Duration = Duration::from_secs(60);
@@ -157,13 +161,13 @@ fn is_refused(error: &MigrateError) -> bool {
     }
 }
 
-/// The result of a query that takes at most [`QUERY`].
+/// The result of a query, within [`SILENCE`].
 ///
 /// # Errors
 ///
 /// Why there is none.
 pub async fn within<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
-    match timeout(QUERY, query).await {
+    match timeout(SILENCE, query).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             let of = Error::of(&error);
