@@ -107,7 +107,7 @@ fn outages(project: &Project) {
 
 fn locked(project: &Project) {
     thread::scope(|scope| {
-        let lock = scope.spawn(|| sql(project, "BEGIN; LOCK notes; SELECT pg_sleep(3)"));
+        let lock = scope.spawn(|| sql(project, "BEGIN; LOCK notes; SELECT pg_sleep(6)"));
         wait::until(Duration::from_secs(3), || {
             let held = sql(
                 project,
