@@ -141,7 +141,7 @@ fn accessible(project: &Project) {
         page.shows("#status", "Stored.");
         page.run("document.getElementById('status').textContent = ''");
     }
-    page.size(800, 640);
+    page.size(800, 720);
     let picture = page.screenshot();
     if env::var_os("UPDATE_SCREENSHOT").is_some() {
         fs::write(root().join("examples/notes/notes.png"), &picture).unwrap();
