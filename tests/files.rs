@@ -20,11 +20,12 @@ const PROGRAMS: [&str; 5] = [
     "examples/notes",
 ];
 
-const FRONT_ENDS: [&str; 4] = [
+const FRONT_ENDS: [&str; 5] = [
     "task2/front-end",
     "task3/front-end",
     "task5/front-end",
     "stack/front-end",
+    "examples/notes",
 ];
 
 fn root() -> PathBuf {
@@ -58,9 +59,9 @@ fn the_back_end_of_task2_is_that_of_task1() {
 #[test]
 fn the_pages_have_one_look() {
     for other in &FRONT_ENDS[1..] {
-        // The final stack's 404 page is the proxy's.
+        // The final stack's 404 page is the proxy's, and so is that of notes.
         let files = match *other {
-            "stack/front-end" => &["html/icon.svg"][..],
+            "stack/front-end" | "examples/notes" => &["html/icon.svg"][..],
             _ => &["html/icon.svg", "html/404.html"],
         };
         for file in files {
